@@ -1,0 +1,168 @@
+"""The real servers the tests run against, the application on them, and ways to talk to it.
+
+LOGSRV_TEST_MONGO_URL and LOGSRV_TEST_REDIS_URL name servers to use in place of those of the ``embedded`` extra.
+Each test has a database and a key prefix of its own.
+"""
+
+import asyncio
+import dataclasses
+import os
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+import redis
+
+from tornado_logsrv import embedded
+from tornado_logsrv.application import LogApplication
+from tornado_logsrv.config import Options
+from tornado_logsrv.server import http_server as make_http_server
+from tornado_logsrv.store import RecordStore
+
+
+class Servers:
+    """MongoDB- and Redis-compatible servers that a test can stop, kill and start."""
+
+    def __init__(self, directory: Path) -> None:
+        self._loop = asyncio.new_event_loop()
+        self.mongo, self.mongo_url = embedded.mongodb(directory, ["--enable-test-commands"])
+        self.redis, self.redis_url = embedded.redis(directory)
+
+    def start(self, *children: embedded.Child) -> None:
+        for child in children:
+            self._loop.run_until_complete(child.start())
+
+    def stop(self, *children: embedded.Child) -> None:
+        for child in children:
+            self._loop.run_until_complete(child.stop())
+
+    def kill(self, *children: embedded.Child) -> None:
+        """As by kill -9. The loop that would start them again does not run meanwhile."""
+        for child in children:
+            os.kill(child.pid, signal.SIGKILL)
+        self.stop(*children)
+
+    def close(self) -> None:
+        self.stop(self.mongo, self.redis)
+        self._loop.close()
+
+
+@dataclasses.dataclass
+class GivenServers:
+    """Servers that somebody else runs."""
+
+    mongo_url: str
+    redis_url: str
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The servers of the session, which no test may harm."""
+    mongo_url, redis_url = (os.environ.get(f"LOGSRV_TEST_{name}_URL", "") for name in ("MONGO", "REDIS"))
+    if mongo_url and redis_url:
+        yield GivenServers(mongo_url, redis_url)
+        return
+    started = Servers(tmp_path_factory.mktemp("servers"))
+    started.start(started.mongo, started.redis)
+    started.mongo_url, started.redis_url = mongo_url or started.mongo_url, redis_url or started.redis_url
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def own_servers(tmp_path: Path) -> Iterator[Servers]:
+    """Servers of this test alone, running, to be stopped and killed."""
+    started = Servers(tmp_path)
+    started.start(started.mongo, started.redis)
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def mongo(servers: Any) -> Iterator[Any]:
+    """A client of the MongoDB server, to look from outside at what is stored."""
+    with pymongo.MongoClient(servers.mongo_url, tz_aware=True) as client:
+        yield client
+
+
+@pytest.fixture
+def database(mongo: Any) -> Iterator[Any]:
+    """This test's own database."""
+    name = f"logsrv_test_{uuid.uuid4().hex[:12]}"
+    yield mongo[name]
+    mongo.drop_database(name)
+
+
+@pytest.fixture
+def collection(database: Any) -> Any:
+    """The collection that the tested server writes to."""
+    return database["logs"]
+
+
+@pytest.fixture
+def prefix(servers: Any) -> Iterator[str]:
+    """This test's own key prefix."""
+    name = f"logsrv-test-{uuid.uuid4().hex[:12]}"
+    yield name
+    with redis.Redis.from_url(servers.redis_url) as client:
+        for key in client.scan_iter(f"{name}:*"):
+            client.delete(key)
+
+
+@pytest.fixture
+def redis_client(servers: Any) -> Iterator[Any]:
+    with redis.Redis.from_url(servers.redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def options(servers: Any, database: Any, prefix: str, tmp_path: Path) -> Options:
+    """Options of a server for this test alone; its timer does not fire while the test runs."""
+    return Options(
+        port=0,
+        mongo_url=servers.mongo_url,
+        mongo_db=database.name,
+        redis_url=servers.redis_url,
+        redis_prefix=prefix,
+        data_dir=str(tmp_path / "data"),
+        instance="test",
+        flush_interval_ms=3_600_000,
+    )
+
+
+@pytest.fixture
+def app(options: Options, io_loop: Any) -> Iterator[LogApplication]:
+    """The application, on the real store, as pytest-tornado serves it."""
+    store = RecordStore(options.mongo_url, options.mongo_db, options.mongo_collection)
+    application = LogApplication(options, store)
+    application.writer.start()
+    yield application
+    io_loop.run_sync(application.writer.stop)
+    io_loop.run_sync(store.close)
+
+
+@pytest.fixture
+def http_server(app: LogApplication, io_loop: Any, _unused_port: Any) -> Iterator[Any]:
+    """The application behind the server's own HTTP server, with its limits."""
+    started = make_http_server(app)
+    started.add_socket(_unused_port[0])
+    yield started
+    started.stop()
+    io_loop.run_sync(started.close_all_connections)
+
+
+@pytest.fixture
+def fetch(http_client: Any, base_url: str) -> Callable[..., Any]:
+    """``await fetch(path, body=…)``: GET, or POST when there is a body; never raises for a status."""
+
+    def fetch(path: str, body: bytes | None = None, **more: Any) -> Any:
+        more.setdefault("method", "GET" if body is None else "POST")
+        if body is not None:
+            more["headers"] = {"Content-Type": "application/json", **more.get("headers", {})}
+        return http_client.fetch(base_url + path, body=body, raise_error=False, **more)
+
+    return fetch

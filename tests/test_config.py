@@ -1,0 +1,350 @@
+import re
+
+import pytest
+
+from tornado_logsrv import config, server
+from tornado_logsrv.config import FIELDS, HelpRequested, load, redacted
+from tornado_logsrv.errors import OptionError
+
+#: For every option: a value that is not its default, and what it is once read.
+GIVEN = {
+    "port": ("8080", 8080),
+    "address": ("::1", "::1"),
+    "data_dir": ("/srv/logs", "/srv/logs"),
+    "instance": ("a", "a"),
+    "mongo_url": ("mongodb://db.example/", "mongodb://db.example/"),
+    "mongo_db": ("other", "other"),
+    "mongo_collection": ("jobs", "jobs"),
+    "redis_url": ("rediss://cache.example/1", "rediss://cache.example/1"),
+    "redis_prefix": ("other", "other"),
+    "flush_interval_ms": ("100", 100),
+    "batch_size": ("10", 10),
+    "queue_max_bytes": ("1GiB", 1 << 30),
+    "max_body_bytes": ("64kB", 64_000),
+    "shutdown_timeout": ("1m", 60.0),
+    "log_level": ("debug", "debug"),
+}
+#: For every option that is checked: values that are not allowed, and what the message says is.
+WRONG = {
+    "port": (["", "-1", "65536", "3000.5", "http", " 80", "\uff11"], "must be a whole number from 0 to 65535"),
+    "address": ([""], "must not be empty"),
+    "data_dir": ([""], "must not be empty"),
+    "mongo_url": (
+        ["localhost", "http://db/", "mongodb:/db"],
+        "must be empty or start with mongodb:// or mongodb+srv://",
+    ),
+    "mongo_db": (["", "a b", "a/b", "a.b", "x" * 64], "must be 1 to 63 letters, digits and _ -"),
+    "mongo_collection": (["", "a b", "a$b", ".a", "a.", "a..b", "system.a"], "must be 1 to 120 letters"),
+    "redis_url": (["localhost:6379", "redis:", "mongodb://db/"], "must be empty or start with redis:// or rediss://"),
+    "redis_prefix": (["", "a b", "ä", "x" * 121], "must be 1 to 120 letters, digits and . _ : -"),
+    "flush_interval_ms": (["9", "3600001", "5s"], "must be a whole number from 10 to 3600000"),
+    "batch_size": (["0", "1001", "1e3"], "must be a whole number from 1 to 1000"),
+    "queue_max_bytes": (["", "-1", "lots", "1 parsec", "1e3", "9" * 400], "must be a size such as 16MiB or 500kB"),
+    "max_body_bytes": (["", "MiB", "1..5MiB", "1s"], "must be a size such as 16MiB or 500kB"),
+    "shutdown_timeout": (["", "-1s", "soon", "1MiB", "9" * 400], "must be a time such as 500ms, 30s or 5m"),
+    "log_level": (["", "INFO", "trace"], "must be one of debug, info, warning, error"),
+}
+WRONG_VALUES = [(name, value, allowed) for name, (values, allowed) in WRONG.items() for value in values]
+
+
+def variable(name: str) -> str:
+    return f"LOGSRV_{name.upper()}"
+
+
+@pytest.fixture
+def file(tmp_path):
+    """``file("port = 1")`` is the path of a file that says so."""
+
+    def write(content: str | bytes) -> str:
+        path = tmp_path / "logsrv.toml"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    """What the machine sets is no part of these tests."""
+    for name in [*FIELDS, "config"]:
+        monkeypatch.delenv(variable(name), raising=False)
+
+
+def test_there_is_a_value_here_for_every_option():
+    assert set(GIVEN) == set(FIELDS)
+
+
+def test_nothing_given_is_the_defaults():
+    assert load([], {}) == config.Options()
+
+
+def test_the_defaults_are_the_values_that_their_texts_say():
+    texts = [f"--{name}={field.metadata['default']}" for name, field in FIELDS.items()]
+    assert load(texts, {}) == load([], {})
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_an_option_is_taken_from_the_command_line(name):
+    text, value = GIVEN[name]
+    assert getattr(load([f"--{name}={text}"], {}), name) == value
+    assert getattr(load([f"--{name}", text], {}), name) == value
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_hyphens_are_as_good_as_underscores(name, file):
+    text, value = GIVEN[name]
+    hyphenated = name.replace("_", "-")
+    assert getattr(load([f"--{hyphenated}={text}"], {}), name) == value
+    assert getattr(load([f"--config={file(f'{hyphenated} = {text!r}')}"], {}), name) == value
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_an_option_is_taken_from_the_environment(name):
+    text, value = GIVEN[name]
+    assert getattr(load([], {variable(name): text}), name) == value
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_an_option_is_taken_from_the_file(name, file):
+    text, value = GIVEN[name]
+    assert getattr(load([f"--config={file(f'{name} = {text!r}')}"], {}), name) == value
+
+
+def test_the_file_may_say_numbers_as_numbers(file):
+    path = file("port = 1\nqueue_max_bytes = 1_000_000\nshutdown_timeout = 2.5")
+    options = load(["--config", path], {})
+    assert (options.port, options.queue_max_bytes, options.shutdown_timeout) == (1, 1_000_000, 2.5)
+
+
+def test_the_file_may_be_named_in_the_environment(file):
+    assert load([], {"LOGSRV_CONFIG": file("port = 1")}).port == 1
+
+
+def test_the_command_line_is_stronger_than_the_environment_and_that_than_the_file(file):
+    path = file("port = 1\nbatch_size = 1\ninstance = 'file'")
+    environment = {"LOGSRV_PORT": "2", "LOGSRV_BATCH_SIZE": "2"}
+    options = load([f"--config={path}", "--port=3"], environment)
+    assert (options.port, options.batch_size, options.instance) == (3, 2, "file")
+
+
+def test_the_file_of_the_command_line_is_stronger_than_that_of_the_environment(file):
+    assert load([f"--config={file('port = 1')}"], {"LOGSRV_CONFIG": "/not/there"}).port == 1
+
+
+def test_what_is_weaker_and_wrong_does_not_matter():
+    assert load(["--port=3"], {"LOGSRV_PORT": "wrong"}).port == 3
+
+
+def test_the_last_of_two_is_taken():
+    assert load(["--port=1", "--port", "2"], {}).port == 2
+
+
+def test_a_value_may_hold_an_equals_sign():
+    assert load(["--mongo_url=mongodb://h/?w=1"], {}).mongo_url == "mongodb://h/?w=1"
+
+
+def test_an_empty_url_in_the_environment_asks_for_the_embedded_server():
+    assert load([], {"LOGSRV_MONGO_URL": "", "LOGSRV_REDIS_URL": ""}).mongo_url == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("1", 1),
+        ("1B", 1),
+        ("1KiB", 1024),
+        ("1MiB", 1024**2),
+        ("1GiB", 1024**3),
+        ("1kB", 1000),
+        ("1MB", 1000**2),
+        ("1GB", 1000**3),
+        ("1.5MiB", 1536 * 1024),
+        (" 16 mib ", 16 * 1024**2),
+    ],
+)
+def test_a_size_takes_a_unit(text, size):
+    assert load([f"--max_body_bytes={text}"], {}).max_body_bytes == size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("7", 7), ("7s", 7), ("500ms", 0.5), ("1.5s", 1.5), ("2m", 120), ("1h", 3600), (" 3 S ", 3)],
+)
+def test_a_time_takes_a_unit(text, seconds):
+    assert load([f"--shutdown_timeout={text}"], {}).shutdown_timeout == seconds
+
+
+@pytest.mark.parametrize(("name", "value", "allowed"), WRONG_VALUES)
+def test_a_wrong_value_names_the_option_and_what_is_allowed(name, value, allowed):
+    with pytest.raises(OptionError) as wrong:
+        load([f"--{name}={value}"], {})
+    assert str(wrong.value).startswith(f"--{name}: {allowed}")
+
+
+def test_a_wrong_value_is_shown_but_not_at_any_length():
+    with pytest.raises(OptionError, match=r"\(given: 'x{80}'\)$"):
+        load([f"--port={'x' * 1000}"], {})
+
+
+def test_a_wrong_value_in_the_environment_names_the_variable():
+    with pytest.raises(OptionError, match=r"^LOGSRV_BATCH_SIZE: must be a whole number from 1 to 1000 \(given: '0'\)$"):
+        load([], {"LOGSRV_BATCH_SIZE": "0"})
+
+
+def test_a_wrong_value_in_the_file_names_the_file_and_the_option(file):
+    path = file("batch-size = 0")
+    with pytest.raises(OptionError, match=rf"^{re.escape(path)}: batch-size: must be a whole number from 1 to 1000"):
+        load(["--config", path], {})
+
+
+@pytest.mark.parametrize("value", ["true", "[1]", "{a = 1}", "2026-01-31"])
+def test_a_value_in_the_file_that_is_neither_text_nor_number_is_refused(file, value):
+    path = file(f"instance = {value}")
+    with pytest.raises(OptionError, match=rf"^{re.escape(path)}: instance: must be text or a number"):
+        load(["--config", path], {})
+
+
+@pytest.mark.parametrize("argument", ["--prot=1", "--", "--=1", "--PORT=1", "--port_=1"])
+def test_an_unknown_option_is_named(argument):
+    with pytest.raises(OptionError) as wrong:
+        load([argument], {})
+    assert str(wrong.value) == f"{argument.partition('=')[0]}: no such option; --help lists them"
+
+
+@pytest.mark.parametrize("line", ["prot = 1", "[server]", "config = 'other.toml'"])
+def test_an_unknown_option_in_the_file_is_named(file, line):
+    path = file(line)
+    with pytest.raises(OptionError, match=rf"^{re.escape(path)}: \w+: no such option; --help lists them$"):
+        load(["--config", path], {})
+
+
+@pytest.mark.parametrize("argument", ["3000", "-p", "port=3000", ""])
+def test_an_argument_that_is_no_option_is_told_how_one_is_written(argument):
+    with pytest.raises(OptionError, match=r"options are written --name=value; --help lists them$"):
+        load([argument], {})
+
+
+@pytest.mark.parametrize("arguments", [["--port"], ["--port", "--address=::1"]])
+def test_an_option_without_a_value_is_told_so(arguments):
+    with pytest.raises(OptionError, match=r"^--port: needs a value: --port=\.\.\.$"):
+        load(arguments, {})
+
+
+@pytest.mark.parametrize("content", [b"port = ", b"port = 1\nport = 2", b"\xff", b"port: 1"])
+def test_a_file_that_is_no_toml_is_named(file, content):
+    path = file(content)
+    with pytest.raises(OptionError, match=rf"^--config: {re.escape(path)} cannot be read: "):
+        load(["--config", path], {})
+
+
+def test_a_file_that_is_not_there_or_is_a_directory_is_named(tmp_path):
+    for path in (tmp_path, tmp_path / "none.toml"):
+        with pytest.raises(OptionError, match=rf"^--config: {re.escape(str(path))} cannot be read: "):
+            load([f"--config={path}"], {})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--mongo_url=http://user:s3cret@db/"],
+        ["--redis_url=http://user:s3cret@db/"],
+        ["--mongo_url=mongodb://user:s3c/s3cret@db/"],
+        ["--redis_url=redis://user:s3cret/x@db"],
+        ["--redis_url=redis://user:x@s3cret@db"],
+        ["-mongo_url=mongodb://user:s3cret@db/"],
+        ["mongodb://user:s3cret@db/"],
+        ["--mongo_ulr=mongodb://user:s3cret@db/"],
+    ],
+)
+def test_a_password_is_not_in_the_message(arguments):
+    with pytest.raises(OptionError) as wrong:
+        load(arguments, {})
+    assert "s3cret" not in str(wrong.value)
+
+
+def test_a_password_in_the_file_is_not_in_the_message(file):
+    with pytest.raises(OptionError) as wrong:
+        load(["--config", file("mongo_url = 'http://user:s3cret@db/'")], {})
+    assert "s3cret" not in str(wrong.value)
+
+
+@pytest.mark.parametrize("argument", ["--help", "-h"])
+def test_help_is_text_to_print(argument):
+    with pytest.raises(HelpRequested) as asked:
+        load(["--port=1", argument], {})
+    assert str(asked.value) == config.usage()
+
+
+def test_help_lists_every_option_with_its_default_and_help():
+    for name, field in FIELDS.items():
+        line = next(line for line in config.usage().splitlines() if line.startswith(f"  --{name}="))
+        assert field.metadata["help"] in line
+        assert line.endswith(f" [{field.metadata['default']}]") or not field.metadata["default"]
+    assert "\n  --config=FILE " in config.usage()
+
+
+def test_help_fits_a_window_of_120_columns():
+    assert max(map(len, config.usage().splitlines())) <= 120
+
+
+def test_main_prints_help_and_ends_with_status_0(capsys):
+    assert server.main(["--help"]) == 0
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == (config.usage() + "\n", "")
+
+
+def test_main_prints_the_version_and_ends_with_status_0(capsys):
+    assert server.main(["--version"]) == 0
+    assert re.fullmatch(r"tornado_logsrv \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("name", "value", "allowed"), WRONG_VALUES)
+def test_main_says_a_wrong_value_in_one_line_and_ends_with_status_2(capsys, name, value, allowed):
+    assert server.main([f"--{name}={value}"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(rf"tornado_logsrv: --{name}: {re.escape(allowed)}.*\n", printed.err)
+
+
+def test_main_reads_the_environment(capsys, monkeypatch):
+    monkeypatch.setenv("LOGSRV_LOG_LEVEL", "loud")
+    assert server.main([]) == 2
+    assert capsys.readouterr().err.startswith("tornado_logsrv: LOGSRV_LOG_LEVEL: must be one of debug, info, warning")
+
+
+def test_options_cannot_be_changed_once_read():
+    with pytest.raises(AttributeError):
+        load([], {}).port = 1
+
+
+def test_the_instance_is_named_by_host_and_port_where_no_name_is_given(monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "web 1")
+    assert load(["--port=8080"], {}).instance_name == "web_1:8080"
+    assert load(["--instance=a/b"], {}).instance_name == "a_b"
+    assert len(load([f"--instance={'x' * 500}"], {}).instance_name) == 120
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("mongodb://db.example:27017/?w=1", "mongodb://db.example:27017/?w=1"),
+        ("mongodb://user@db.example/", "mongodb://user@db.example/"),
+        ("mongodb://user:s3cret@a.example,b.example/", "mongodb://user:***@a.example,b.example/"),
+        ("mongodb+srv://user:s3%40cret@db.example", "mongodb+srv://user:***@db.example"),
+        ("redis://:s3cret@cache.example/0", "redis://:***@cache.example/0"),
+        ("redis://user:s3:cret@cache.example", "redis://user:***@cache.example"),
+        ("rediss://user:s3@cret@cache.example", "rediss://user:***@cache.example"),
+        ("unix:///run/valkey.sock", "unix:///run/valkey.sock"),
+        ("unix://user:s3cret@/run/valkey.sock", "unix://user:***@/run/valkey.sock"),
+        ("redis://cache.example?db=1&password=s3cret", "redis://cache.example?db=1&password=***"),
+        ("redis://cache.example?password=s3cret&db=1", "redis://cache.example?password=***&db=1"),
+        ("mongodb://h/?tlsCertificateKeyFilePassword=s3cret", "mongodb://h/?tlsCertificateKeyFilePassword=***"),
+        (
+            "mongodb://h/?authMechanismProperties=AWS_SESSION_TOKEN:s3cret&w=1",
+            "mongodb://h/?authMechanismProperties=***&w=1",
+        ),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url, shown):
+    assert redacted(url) == shown

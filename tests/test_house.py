@@ -1,0 +1,231 @@
+"""Tests about the house itself: what imports what, and that the README and the other papers are true."""
+
+import ast
+import configparser
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tornado.web
+
+from tornado_logsrv import config, handler, jsontext, readers, receivers
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "tornado_logsrv"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+ROUTES = [*receivers.ROUTES, *readers.ROUTES]
+
+#: Module or directory → floor, as the README's picture of the layout has it.
+FLOORS = {name: int(floor) for name, floor in re.findall(r"^(\w+)(?:\.py|/) +(\d)  ", README, re.MULTILINE)}
+#: A module may import from lower floors, and these two (importer, imported) from their own: the whole list.
+SAME_FLOOR = {
+    ("__main__", "server"),
+    ("backup", "queues"),
+    ("backup", "segments"),
+    ("config", "errors"),
+    ("jsontext", "errors"),
+    ("records", "errors"),
+    ("records", "jsontext"),
+}
+COMPOSE_ENVIRONMENT = {
+    name: value.strip("\"'") for name, value in re.findall(r"^ +(LOGSRV_\w+): (.*)$", COMPOSE, re.MULTILINE)
+}
+SHELL_BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    shlex.split(command) for block in SHELL_BLOCKS for line in block.splitlines() for command in line.split(" && ")
+]
+
+
+def module_name(path: Path) -> str:
+    """``writer`` for writer.py, ``readers`` for all in readers/, nothing for the package's own __init__.py."""
+    inner = path.relative_to(PACKAGE)
+    return inner.parts[0] if len(inner.parts) > 1 else inner.stem.removesuffix("__init__")
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def running_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """``node`` and all below it, without what only a type checker runs."""
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from running_nodes(child)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The full names of all that a module imports."""
+    home = [PACKAGE.name, *path.relative_to(PACKAGE).parent.parts] if path.is_relative_to(PACKAGE) else []
+    for node in running_nodes(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = home[: len(home) - node.level + 1] if node.level else []
+            yield from (".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names)
+
+
+def own_imports() -> Iterator[tuple[str, str]]:
+    """Every (importer, imported) of two different modules or directories of the package."""
+    for path in MODULES:
+        for name in imported(path):
+            first, *rest = name.split(".")
+            if first == PACKAGE.name and rest[0] in FLOORS and rest[0] != module_name(path):
+                yield module_name(path), rest[0]
+
+
+def public_definitions() -> Iterator[tuple[str, ast.AST]]:
+    """Every public module, class, function and method."""
+    for path in MODULES:
+        yield str(path.relative_to(ROOT)), tree(path)
+        yield from public_members(str(path.relative_to(ROOT)), tree(path))
+
+
+def public_members(where: str, node: ast.Module | ast.ClassDef) -> Iterator[tuple[str, ast.AST]]:
+    for each in node.body:
+        if isinstance(each, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not each.name.startswith("_"):
+            yield f"{where}: {each.name}", each
+            if isinstance(each, ast.ClassDef):
+                yield from public_members(f"{where}: {each.name}", each)
+
+
+def methods(route_handler: type[tornado.web.RequestHandler]) -> Iterator[str]:
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        if getattr(route_handler, method.lower()) is not getattr(tornado.web.RequestHandler, method.lower()):
+            yield method
+
+
+def test_the_readme_has_a_floor_for_every_module_and_for_nothing_else():
+    assert set(FLOORS) == {module_name(path) for path in MODULES} - {""}
+
+
+def test_a_module_imports_only_from_floors_below_its_own():
+    upward = {(low, high) for low, high in own_imports() if FLOORS[low] < FLOORS[high]}
+    assert upward == set()
+
+
+def test_imports_within_a_floor_are_those_that_are_listed():
+    assert {(one, other) for one, other in own_imports() if FLOORS[one] == FLOORS[other]} == SAME_FLOOR
+
+
+def test_motor_is_imported_in_store_only():
+    assert {module_name(path) for path in MODULES for name in imported(path) if name.split(".")[0] == "motor"} == {
+        "store"
+    }
+
+
+def test_secantus_is_imported_nowhere():
+    everywhere = [*MODULES, *(ROOT / "tests").rglob("*.py")]
+    assert [path for path in everywhere for name in imported(path) if name.split(".")[0].startswith("secantus")] == []
+
+
+def test_what_is_public_has_a_docstring():
+    assert [where for where, node in public_definitions() if not ast.get_docstring(node)] == []
+
+
+def test_the_readme_lists_every_option_with_its_default_and_help_and_no_other():
+    rows = [
+        (name, field.metadata["default"], field.metadata["help"].replace("<", r"\<"))
+        for name, field in config.FIELDS.items()
+    ]
+    assert re.findall(r"^\| `--(\w+)` \| (?:`(.+?)` )?\| (.*) \|$", README, re.MULTILINE) == rows
+
+
+def test_every_environment_variable_that_the_readme_names_is_an_option():
+    named = {name.lower() for name in re.findall(r"LOGSRV_([A-Z_]+)", README) if not name.startswith("TEST_")}
+    assert named - set(config.FIELDS) <= {"", "config", "name"}
+
+
+def test_every_route_is_in_the_readme():
+    listed = set(re.findall(r"^### `(\w+) (.*)`$", README, re.MULTILINE))
+    assert listed == {(method, path) for path, route_handler in ROUTES for method in methods(route_handler)}
+
+
+def test_every_parameter_of_logs_is_in_the_readme():
+    section = README.partition("### `GET /logs`")[2].partition("\n### ")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == readers.logs.PARAMETERS
+
+
+def test_every_problem_is_in_the_readme_with_its_status():
+    listed = re.findall(r"^\| `urn:logsrv:problem:([a-z-]+)` \| (\d+) \|$", README, re.MULTILINE)
+    assert listed == [(slug, str(status)) for _, status, slug, _ in handler.PROBLEMS]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"18446744073709551616",
+        b"1" * 40,
+        b"1e999",
+        b"[NaN, -Infinity]",
+        b'"\\ud800"',
+        b'{"\\ud800": 1}',
+        b'{"\\u0000": 1}',
+        b'{"k": 1, "k": 2}',
+        b"[" * 99 + b"]" * 99,
+    ],
+)
+def test_every_change_that_a_note_tells_of_is_in_the_readme(body):
+    value, notes = jsontext.read(body)
+    changes = [note["change"] for note in notes or jsontext.storable(value)[1]]
+    assert changes
+    assert [change for change in changes if f"`{change}`" not in README] == []
+
+
+def test_the_readme_begins_with_the_two_commands():
+    run, test = ([shlex.join(command) for command in COMMANDS[at : at + 3]] for at in (0, 3))
+    assert run == [
+        "python3 -m venv .venv",
+        ".venv/bin/pip install '.[embedded]'",
+        ".venv/bin/python -m tornado_logsrv",
+    ]
+    assert test == ["python3 -m venv .venv", ".venv/bin/pip install -e '.[test]'", ".venv/bin/python -m pytest"]
+
+
+def test_every_extra_that_the_readme_installs_is_one():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = {extra for command in COMMANDS for word in command for extra in re.findall(r"^\.\[(\w+)\]$", word)}
+    assert extras == set(setup["options.extras_require"])
+
+
+def test_every_module_that_the_readme_runs_is_there():
+    run = {command[command.index("-m") + 1] for command in COMMANDS if "-m" in command}
+    assert {name for name in run if importlib.util.find_spec(name) is None} == set()
+    assert run >= {"tornado_logsrv", "pytest", "tests.benchmarks"}
+
+
+def test_every_file_that_the_readme_links_to_is_there():
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_logsrv_name_of_the_compose_file_is_an_option_with_a_value_that_is_allowed():
+    assert len(COMPOSE_ENVIRONMENT) == len(set(re.findall(r"\bLOGSRV_\w+", COMPOSE)))
+    assert {name.removeprefix("LOGSRV_").lower() for name in COMPOSE_ENVIRONMENT} <= set(config.FIELDS)
+    assert config.load([], COMPOSE_ENVIRONMENT).instance == "compose"
+
+
+def test_the_compose_file_publishes_the_servers_port_on_this_machine_alone():
+    options = config.load([], COMPOSE_ENVIRONMENT)
+    published = re.findall(r"^ +ports:\n((?: +- .*\n)+)", COMPOSE, re.MULTILINE)
+    assert [block.strip() for block in published] == [f'- "127.0.0.1:{options.port}:{options.port}"']
+    assert f"http://127.0.0.1:{options.port}/queue-size" in COMPOSE
+    assert options.address == "0.0.0.0"
+
+
+def test_the_compose_file_leaves_a_stop_the_time_it_may_take():
+    logsrv = COMPOSE.partition("\n  logsrv:\n")[2].partition("\n  mongodb:\n")[0]
+    grace = re.search(r"^ +stop_grace_period: (\w+)$", logsrv, re.MULTILINE)
+    assert config.duration(grace[1]) > 2 * config.load([], COMPOSE_ENVIRONMENT).shutdown_timeout
+
+
+def test_the_changelog_has_a_place_for_what_is_not_released():
+    assert "\n## [Unreleased]\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

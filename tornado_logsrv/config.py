@@ -1,0 +1,219 @@
+"""Every option, once: its name, default, check and help.
+
+A value is taken from the command line (``--name=value``), else the environment (``LOGSRV_NAME``), else the
+TOML file named by ``--config``, else the default.
+"""
+
+import dataclasses
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import OptionError
+
+Check = Callable[[str], Any]
+
+_SIZE_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_TIME_UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "h": 3600.0}
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
+
+
+class HelpRequested(Exception):
+    """``--help`` or ``--version`` was given; the text to print is the argument."""
+
+
+def text(value: str) -> str:
+    """Any text."""
+    return value
+
+
+def word(value: str) -> str:
+    """A name of 1 to 120 characters out of letters, digits and ``. _ : -``."""
+    if not re.fullmatch(r"[A-Za-z0-9._:-]{1,120}", value):
+        raise ValueError("must be 1 to 120 letters, digits and . _ : -")
+    return value
+
+
+def whole(low: int, high: int) -> Check:
+    """A check for whole numbers from ``low`` to ``high``."""
+
+    def check(value: str) -> int:
+        if not re.fullmatch(r"\d{1,18}", value) or not low <= int(value) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(value)
+
+    return check
+
+
+def one_of(*allowed: str) -> Check:
+    """A check for one of a few words."""
+
+    def check(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return value
+
+    return check
+
+
+def url(*schemes: str) -> Check:
+    """A check for an empty value or a URL of one of ``schemes``."""
+
+    def check(value: str) -> str:
+        if value and not value.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError(f"must be empty or start with {' or '.join(f'{s}://' for s in schemes)}")
+        return value
+
+    return check
+
+
+def size(value: str) -> int:
+    """Bytes: a number and B, KiB, MiB, GiB, kB, MB or GB (none: bytes)."""
+    number, unit = _quantity(value, _SIZE_UNITS, "a size such as 16MiB or 500kB")
+    return int(number * _SIZE_UNITS[unit])
+
+
+def duration(value: str) -> float:
+    """Seconds: a number and ms, s, m or h (none: seconds)."""
+    number, unit = _quantity(value, _TIME_UNITS, "a time such as 500ms, 30s or 5m")
+    return number * _TIME_UNITS[unit]
+
+
+def _quantity(value: str, units: Mapping[str, float], wanted: str) -> tuple[float, str]:
+    match = _QUANTITY.fullmatch(value.strip().lower())
+    if match is None or match[2] not in units:
+        raise ValueError(f"must be {wanted}")
+    return float(match[1]), match[2]
+
+
+def _option(default: str, check: Check, help: str) -> Any:
+    return dataclasses.field(default=check(default), metadata={"default": default, "check": check, "help": help})
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The server's options, each checked. Sizes are in bytes, durations in seconds."""
+
+    port: int = _option("3000", whole(0, 65535), "TCP port to listen on (0: any free one)")
+    address: str = _option("127.0.0.1", text, "address to listen on; 0.0.0.0 is every IPv4 address of the machine")
+    data_dir: str = _option("./logsrv-data", text, "directory of the embedded servers' data and of backup files")
+    instance: str = _option("", text, "name of this server among others on the same Redis (default: <host>:<port>)")
+    mongo_url: str = _option("", url("mongodb", "mongodb+srv"), "MongoDB to write to (empty: start the embedded one)")
+    mongo_db: str = _option("logsrv", word, "database of the records")
+    mongo_collection: str = _option("logs", word, "collection of the records")
+    redis_url: str = _option("", url("redis", "rediss", "unix"), "Redis for the backup (empty: start the embedded one)")
+    redis_prefix: str = _option("logsrv", word, "what every key in Redis starts with")
+    flush_interval_ms: int = _option("5000", whole(10, 3_600_000), "milliseconds between two writes of the queue")
+    batch_size: int = _option("1000", whole(1, 1000), "records in one write at the most; so many waiting start one")
+    queue_max_bytes: int = _option("256MiB", size, "memory for records not yet stored; when full, requests get 503")
+    max_body_bytes: int = _option("16MiB", size, "largest request body, also once decompressed")
+    shutdown_timeout: float = _option("10s", duration, "how long a stop waits for requests and for the write under way")
+    log_level: str = _option("info", one_of("debug", "info", "warning", "error"), "least level of the server's own log")
+
+    @property
+    def instance_name(self) -> str:
+        """``instance``, or host name and port, with what a key or file name cannot hold replaced by ``_``."""
+        return re.sub(r"[^A-Za-z0-9._:-]", "_", self.instance or f"{socket.gethostname()}:{self.port}")[:120]
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Options)}
+
+
+def load(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Options:
+    """The options from the command line ``arguments``, ``environ`` and the file they name.
+
+    Raises OptionError, naming the option, where it stands and what is allowed; HelpRequested for ``--help``.
+    """
+    given = _from_command_line(arguments)
+    config = given.pop("config", ("", environ.get("LOGSRV_CONFIG", "")))[1]
+    sources = _from_file(config) if config else {}
+    sources |= _from_environment(environ)
+    sources |= given
+    return Options(**{name: _checked(name, origin, value) for name, (origin, value) in sources.items()})
+
+
+def _checked(name: str, origin: str, value: str) -> Any:
+    try:
+        return FIELDS[name].metadata["check"](value)
+    except ValueError as error:
+        raise OptionError(f"{origin}: {error} (given: {_shown(name, value)})") from None
+
+
+def _shown(name: str, value: str) -> str:
+    # A URL may hold a password.
+    return "a value that is not shown" if name.endswith("_url") else repr(value[:80])
+
+
+def _from_command_line(arguments: Sequence[str]) -> dict[str, tuple[str, str]]:
+    given: dict[str, tuple[str, str]] = {}
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in ("-h", "--help"):
+            raise HelpRequested(usage())
+        if not argument.startswith("--"):
+            raise OptionError(f"{argument!r}: options are written --name=value; --help lists them")
+        name, equals, value = argument[2:].partition("=")
+        name = _known(name.replace("-", "_"), f"--{name}")
+        given[name] = (f"--{name}", value if equals else _next_value(rest, name))
+    return given
+
+
+def _next_value(rest: Any, name: str) -> str:
+    value: str | None = next(rest, None)
+    if value is None or value.startswith("--"):
+        raise OptionError(f"--{name}: needs a value: --{name}=...")
+    return value
+
+
+def _known(name: str, origin: str) -> str:
+    if name not in FIELDS and name != "config":
+        raise OptionError(f"{origin}: no such option; --help lists them")
+    return name
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    return {
+        name: (f"LOGSRV_{name.upper()}", environ[f"LOGSRV_{name.upper()}"])
+        for name in FIELDS
+        if f"LOGSRV_{name.upper()}" in environ
+    }
+
+
+def _from_file(path: str) -> dict[str, tuple[str, str]]:
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise OptionError(f"--config: {path} cannot be read: {error}") from None
+    return {
+        _known(name.replace("-", "_"), f"{path}: {name}"): (f"{path}: {name}", str(value))
+        for name, value in values.items()
+    }
+
+
+def usage() -> str:
+    """The text of ``--help``."""
+    rows = [("--config=FILE", "TOML file of options: name = value", "")]
+    rows += [(f"--{f.name}=...", f.metadata["help"], f.metadata["default"]) for f in FIELDS.values()]
+    lines = [f"  {name:<26} {help}" + (f" [{default}]" if default else "") for name, help, default in rows]
+    return "\n".join(
+        [
+            "python -m tornado_logsrv [--name=value ...]",
+            "",
+            "A log server: takes records by HTTP and stores them in MongoDB. Stop it with Ctrl-C or SIGTERM.",
+            "",
+            "Options, with their defaults in brackets. Each can also be given in the environment as LOGSRV_NAME, or",
+            "in the file of --config; the command line is stronger than the environment, and that than the file.",
+            "Sizes take B, KiB, MiB, GiB, kB, MB, GB; times take ms, s, m, h.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def redacted(address: str) -> str:
+    """``address``, a URL, with any password replaced by ``***``: fit for a log."""
+    return re.sub(r"(//[^/@:]*:)[^@/]*@", r"\1***@", address)

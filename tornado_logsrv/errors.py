@@ -1,0 +1,85 @@
+"""What can go wrong, as one tree. Nothing here knows HTTP; handler.py holds the table of answers.
+
+LogsrvError
+├── StartError                  the server cannot start: the message says why and what to do
+│   └── OptionError             an option's value is not one that is allowed
+├── Refused                     a request cannot be taken; nothing of it was
+│   ├── Unreadable              the bytes are not what they claim to be
+│   ├── BadParameter            a query parameter is not one that is allowed
+│   ├── UnsupportedMedia        a media type or content coding that this server does not read
+│   ├── TooLarge                the request, or a record in it, is over a limit
+│   ├── LengthRequired          the request does not say how long its body is
+│   └── Unavailable             try again later
+│       ├── QueueFull           the queue has no room for the request's records
+│       └── StoreUnavailable    MongoDB cannot be read now
+└── WriteFailed                 a batch was not written; says for each record what became of it
+"""
+
+from collections.abc import Sequence
+
+
+class LogsrvError(Exception):
+    """The root: whatever this package raises on purpose."""
+
+
+class StartError(LogsrvError):
+    """The server cannot start; the message is one line for the person who started it."""
+
+
+class OptionError(StartError):
+    """An option is unknown or its value is not allowed; the message names it and what is allowed."""
+
+
+class Refused(LogsrvError):
+    """A request cannot be taken, and nothing of it was. The message is for the client."""
+
+
+class Unreadable(Refused):
+    """The body is not what it claims to be; the message says where."""
+
+
+class BadParameter(Refused):
+    """The query parameter ``name`` has a value that is not allowed."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name}: {problem}")
+        self.name = name
+
+
+class UnsupportedMedia(Refused):
+    """The body's media type, character set or content coding is not one that this route reads."""
+
+
+class TooLarge(Refused):
+    """The body, or one record in it, is over a limit; the message names the limit."""
+
+
+class LengthRequired(Refused):
+    """The request has a body of unknown length where a length is needed."""
+
+
+class Unavailable(Refused):
+    """Not now; ``retry_after`` says in how many seconds it may work (whole, at least 1)."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = max(1, retry_after)
+
+
+class QueueFull(Unavailable):
+    """The queue has no room for the request's records."""
+
+
+class StoreUnavailable(Unavailable):
+    """MongoDB cannot be reached, or does not answer in time."""
+
+
+class WriteFailed(LogsrvError):
+    """A batch was not, or not wholly, written.
+
+    ``unwritten`` holds the indexes into the batch, ascending, of the records that are not confirmed.
+    """
+
+    def __init__(self, reason: str, unwritten: Sequence[int]) -> None:
+        super().__init__(reason)
+        self.unwritten = unwritten

@@ -1,0 +1,240 @@
+"""JSON text to values that BSON can hold, and documents to JSON text, both without loss.
+
+What JSON allows and BSON does not is made storable, and each change is a note:
+
+    {"path": "/data/a/0", "change": "…", "original": "…"}
+
+``path`` is a JSON Pointer (RFC 6901) into the stored document and ``original`` the JSON text of what was sent.
+"""
+
+import base64
+import datetime
+import decimal
+import json
+import math
+from typing import Any
+
+import bson.json_util
+import msgspec
+from bson import Binary, Decimal128, ObjectId
+
+from .errors import TooLarge, Unreadable
+
+#: MongoDB holds 100 levels (manual, "MongoDB Limits and Thresholds"): the document and ``data`` take two.
+MAX_DEPTH = 98
+#: One request cannot make the server hold more notes than this for one record.
+MAX_NOTES = 1000
+#: Digits a Decimal128 holds exactly (IEEE 754-2008 decimal128).
+DECIMAL_DIGITS = 34
+
+_INT64 = range(-(1 << 63), 1 << 63)
+_SPACED_COLONS = (b" :", b"\t:", b"\n:", b"\r:")
+
+Notes = list[dict[str, str]]
+
+
+class _Repeated(dict[str, Any]):
+    """An object in which a key stood more than once; the earlier values stand under ``key#1``, ``key#2``, …"""
+
+    repeated: list[str]
+
+
+class _LongNumber(str):
+    """The digits of a number that only text can hold."""
+
+
+def read(body: bytes) -> tuple[Any, Notes]:
+    """The value of the JSON text ``body``, and notes of what was changed to make it storable.
+
+    Integers are exact and no value of a repeated key is lost. A value without notes may still be one that BSON
+    cannot hold (its encoder says so, and ``storable`` mends it): looking for that here would cost every record.
+    Raises Unreadable, saying where and why, when ``body`` is not one JSON value in UTF-8.
+    """
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
+        return storable(_read_exactly(body))
+    return storable(_read_exactly(body)) if _may_repeat_keys(body, value) else (value, [])
+
+
+def _may_repeat_keys(body: bytes, value: Any) -> bool:
+    # The fast decoder keeps the last of equal keys and does not say so. Written again, a text without repeated
+    # keys has as many `":` as before; counting is a fraction of what a hook called for every object costs.
+    if type(value) is not dict and type(value) is not list:
+        return False
+    if any(spaced in body for spaced in _SPACED_COLONS) or b"\\u0022" in body:
+        return True
+    return msgspec.json.encode(value).count(b'":') != body.count(b'":')
+
+
+def _read_exactly(body: bytes) -> Any:
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"the body is not UTF-8: byte {error.start} (0x{body[error.start]:02x})") from None
+    if not text.strip(" \t\r\n"):
+        raise Unreadable("the body is empty")
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_int=_integer, parse_float=_float)
+    except json.JSONDecodeError as error:
+        raise Unreadable(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise Unreadable("the body is nested deeper than this server reads") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    plain = dict(pairs)
+    if len(plain) == len(pairs):
+        return plain
+    return _with_repeated_keys(pairs)
+
+
+def _with_repeated_keys(pairs: list[tuple[str, Any]]) -> _Repeated:
+    result = _Repeated()
+    result.repeated = []
+    for key, value in pairs:
+        if key in result:
+            result[_free_key(key + "#1", result)] = result.pop(key)
+            result.repeated.append(key)
+        result[key] = value
+    return result
+
+
+def _free_key(wanted: str, taken: dict[str, Any]) -> str:
+    stem, _, number = wanted.rpartition("#")
+    count = int(number)
+    while f"{stem}#{count}" in taken:
+        count += 1
+    return f"{stem}#{count}"
+
+
+def _integer(digits: str) -> int | _LongNumber:
+    return int(digits) if len(digits) <= DECIMAL_DIGITS else _LongNumber(digits)
+
+
+def _float(digits: str) -> float | _LongNumber:
+    value = float(digits)
+    return _LongNumber(digits) if math.isinf(value) else value
+
+
+def storable(value: Any, path: str = "/data") -> tuple[Any, Notes]:
+    """``value`` with everything BSON cannot hold replaced, and the notes that say what was.
+
+    Raises TooLarge when there would be more than MAX_NOTES of them.
+    """
+    notes: Notes = []
+    return _storable(value, path, 0, notes), notes
+
+
+def _note(notes: Notes, path: str, change: str, original: Any) -> None:
+    if len(notes) == MAX_NOTES:
+        raise TooLarge(f"more than {MAX_NOTES} values in one record that MongoDB cannot hold as they are")
+    text = original if isinstance(original, _LongNumber) else json.dumps(original)
+    notes.append({"path": path.encode("utf-8", "backslashreplace").decode(), "change": change, "original": text})
+
+
+def _storable(value: Any, path: str, depth: int, notes: Notes) -> Any:
+    if isinstance(value, (dict, list)):
+        return _storable_container(value, path, depth, notes)
+    if isinstance(value, _LongNumber):
+        _note(notes, path, "number beyond Decimal128 kept as text", value)
+        return str(value)
+    if isinstance(value, str):
+        return _storable_text(value, path, "lone surrogate written as an escape", notes)
+    if isinstance(value, int) and value not in _INT64:
+        return _storable_integer(value, path, notes)
+    if isinstance(value, float) and not math.isfinite(value):
+        _note(notes, path, "not a JSON number, kept as a BSON double", value)
+    return value
+
+
+def _storable_container(value: Any, path: str, depth: int, notes: Notes) -> Any:
+    if depth == MAX_DEPTH:
+        _note(notes, path, f"nested over {MAX_DEPTH} levels deep, kept as JSON text", None)
+        return json.dumps(value)
+    if isinstance(value, list):
+        return [_storable(item, f"{path}/{index}", depth + 1, notes) for index, item in enumerate(value)]
+    if isinstance(value, _Repeated):
+        for key in value.repeated:
+            _note(notes, _pointer(path, key), "key repeated, earlier value kept under key#number", key)
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        stored = _storable_key(key, path, result, notes)
+        result[stored] = _storable(item, _pointer(path, stored), depth + 1, notes)
+    return result
+
+
+def _pointer(path: str, key: str) -> str:
+    return f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
+
+
+def _storable_key(key: str, path: str, taken: dict[str, Any], notes: Notes) -> str:
+    if "\0" in key:
+        stored = key.replace("\0", "\\u0000")
+        _note(notes, _pointer(path, stored), "NUL in a key written as an escape", key)
+        key = stored
+    key = _storable_text(key, _pointer(path, key), "lone surrogate in a key written as an escape", notes)
+    return _free_key(key + "#1", taken) if key in taken else key
+
+
+def _storable_text(value: str, path: str, change: str, notes: Notes) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        _note(notes, path, change, value)
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
+
+
+def _storable_integer(value: int, path: str, notes: Notes) -> Decimal128 | str:
+    if len(str(abs(value))) > DECIMAL_DIGITS:
+        _note(notes, path, "number beyond Decimal128 kept as text", _LongNumber(value))
+        return str(value)
+    _note(notes, path, "integer beyond 64 bits kept as Decimal128", _LongNumber(value))
+    return Decimal128(str(value))
+
+
+def write(value: Any) -> bytes:
+    """The JSON text of documents out of MongoDB: ``_id`` as 24 hex digits, times as ISO 8601 UTC, exact integers.
+
+    NaN and infinities, which JSON does not have, are the texts "NaN", "Infinity" and "-Infinity"; other BSON
+    types are MongoDB's relaxed Extended JSON.
+    """
+    try:
+        text = json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        text = json.dumps(_finite(value), default=_plain, ensure_ascii=False, separators=(",", ":"))
+    return text.encode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ObjectId):
+        return str(value)
+    if isinstance(value, datetime.datetime):
+        return iso(value)
+    if isinstance(value, Decimal128):
+        return _decimal(value.to_decimal())
+    if isinstance(value, bytes) and not isinstance(value, Binary):
+        return base64.b64encode(value).decode()
+    return bson.json_util.default(value, bson.json_util.RELAXED_JSON_OPTIONS)
+
+
+def _decimal(value: decimal.Decimal) -> int | str:
+    exponent = value.as_tuple().exponent
+    return int(value) if exponent == 0 else str(value)
+
+
+def iso(moment: datetime.datetime) -> str:
+    """``moment`` (aware) as ISO 8601 UTC with milliseconds and Z."""
+    utc = moment.astimezone(datetime.UTC)
+    return utc.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -1,0 +1,23 @@
+"""``GET /queue-size``: what waits to be stored."""
+
+from ..handler import BaseHandler
+
+
+class QueueSizeHandler(BaseHandler):
+    """Answers the state of the queue."""
+
+    def get(self) -> None:
+        """``queueSize`` counts every record that MongoDB has not confirmed, ``inFlight`` those of them in a write."""
+        queue = self.application.queue
+        in_flight = queue.in_flight
+        self.answer(
+            200,
+            {
+                "queueSize": len(queue) + in_flight,
+                "queueBytes": queue.size_bytes,
+                "queueMaxBytes": queue.max_bytes,
+                "inFlight": in_flight,
+            },
+        )
+
+    head = get

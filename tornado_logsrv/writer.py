@@ -1,0 +1,193 @@
+"""When the queue is written to MongoDB, what a failure means, and how long to wait after one."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from tornado.ioloop import IOLoop, PeriodicCallback
+
+from .errors import WriteFailed
+from .queues import RecordQueue
+from .records import Clock
+
+log = logging.getLogger("logsrv.writer")
+
+BACKOFF_FIRST = 0.1
+BACKOFF_MAX = 30.0
+#: MongoDB takes 48,000,000 bytes a message; a larger batch would be several.
+BATCH_MAX_BYTES = 40_000_000
+#: Seconds of Retry-After while nothing is known of how fast the queue drains, and while it does not.
+RETRY_UNKNOWN = 5
+RETRY_MAX = 30
+
+
+class Sink(Protocol):
+    """Where batches go."""
+
+    async def write(self, records: list[bytes]) -> None:
+        """Store ``records``, or raise WriteFailed with the indexes that are not confirmed."""
+
+
+class Backoff:
+    """Full jitter: after the n-th failure in a row, a random time up to ``first * 2**n``, at most ``longest``.
+
+    The name and the formula are those of "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
+    """
+
+    def __init__(self, first: float, longest: float, rand: Callable[[], float] = random.random) -> None:
+        self._first = first
+        self._longest = longest
+        self._random = rand
+        self.failures = 0
+
+    def next(self) -> float:
+        """Count a failure; the seconds to wait."""
+        ceiling = min(self._longest, self._first * 2.0 ** min(self.failures, 60))
+        self.failures += 1
+        return ceiling * self._random()
+
+    def reset(self) -> None:
+        """It worked."""
+        self.failures = 0
+
+
+class BatchWriter:
+    """Writes the queue every ``interval_ms`` milliseconds, and at once when a full batch waits.
+
+    A flush writes batch after batch until what stood on the queue when it began has gone, and goes on while full
+    batches wait. One batch is in flight at a time, so order is kept. After a failure nothing is written until the
+    backoff has passed.
+    """
+
+    def __init__(
+        self,
+        queue: RecordQueue,
+        sink: Sink,
+        *,
+        interval_ms: int,
+        batch_size: int,
+        clock: Clock = time.monotonic,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._queue = queue
+        self._sink = sink
+        self._batch_size = batch_size
+        #: Called whenever records have been confirmed: ``queue.floor`` may have risen.
+        self.on_stored: Callable[[], None] = lambda: None
+        self._clock = clock
+        self._backoff = backoff or Backoff(BACKOFF_FIRST, BACKOFF_MAX)
+        self._ticks = PeriodicCallback(self.flush_soon, interval_ms)
+        self._flush: asyncio.Task[None] | None = None
+        self._retry: object | None = None
+        self._stopping = False
+        self._drain_rate = 0.0
+
+    def start(self) -> None:
+        """Begin to write, on the running IOLoop."""
+        self._ticks.start()
+
+    async def stop(self) -> None:
+        """Begin no more writes, and wait for the batch in flight, which PeriodicCallback.stop() does not."""
+        self._stopping = True
+        self._ticks.stop()
+        self._forget_retry()
+        if self._flush is not None:
+            await asyncio.wait([self._flush])
+
+    async def abandon(self) -> None:
+        """Give up a batch that is still in flight: its records are put back.
+
+        Should MongoDB have them after all, their ``_id`` keeps them single.
+        """
+        if self._flush is not None:
+            self._flush.cancel()
+            await asyncio.wait([self._flush])
+
+    def offered(self) -> None:
+        """Records have been put on the queue: starts a flush when a full batch waits."""
+        if len(self._queue) >= self._batch_size:
+            self.flush_soon()
+
+    def flush_soon(self) -> None:
+        """Start a flush, unless one runs, waits for its backoff, or there is nothing to write."""
+        if self._flush is None and self._retry is None and not self._stopping and len(self._queue):
+            self._flush = asyncio.ensure_future(self._run())
+
+    async def flush(self) -> None:
+        """Write what stands on the queue, as far as it can be written now."""
+        self.flush_soon()
+        if self._flush is not None:
+            await asyncio.wait([self._flush])
+
+    def retry_after(self) -> int:
+        """Seconds until half of a full queue has been written, at the rate of the last batches."""
+        if self._backoff.failures:
+            return RETRY_MAX
+        if not self._drain_rate:
+            return RETRY_UNKNOWN
+        return max(1, min(RETRY_MAX, round(self._queue.max_bytes / 2 / self._drain_rate)))
+
+    async def _run(self) -> None:
+        try:
+            await self._drain()
+        finally:
+            self._flush = None
+        if len(self._queue) >= self._batch_size:
+            self.flush_soon()
+
+    async def _drain(self) -> None:
+        left = len(self._queue)
+        while left > 0 and not self._stopping:
+            written = await self._write_batch(min(left, self._batch_size))
+            if not written:
+                return
+            left -= written
+
+    async def _write_batch(self, count: int) -> int:
+        """Write one batch; how many records were taken, or 0 when it failed and the writer must wait."""
+        batch = self._queue.take(count, BATCH_MAX_BYTES)
+        before, began = self._queue.size_bytes, self._clock()
+        unwritten: list[int] | range = range(len(batch))
+        try:
+            await self._sink.write(batch.records)
+            unwritten = range(0)
+        except WriteFailed as error:
+            unwritten = list(error.unwritten)
+            self._failed(error)
+            return 0
+        except Exception as error:
+            # Unknown, so it may pass: nothing is dropped.
+            log.exception("a write failed in a way this server does not know")
+            self._failed(error)
+            return 0
+        finally:
+            self._queue.confirm(batch, unwritten)
+            if len(unwritten) < len(batch):
+                self.on_stored()
+        self._succeeded((before - self._queue.size_bytes) / max(self._clock() - began, 1e-6))
+        return len(batch)
+
+    def _succeeded(self, rate: float) -> None:
+        if self._backoff.failures:
+            log.info("writing to MongoDB again; %d records wait", len(self._queue))
+        self._backoff.reset()
+        self._drain_rate = 0.8 * self._drain_rate + 0.2 * rate if self._drain_rate else rate
+
+    def _failed(self, error: Exception) -> None:
+        if not self._backoff.failures:
+            log.warning("cannot write to MongoDB, records are kept and tried again: %s", error)
+        delay = self._backoff.next()
+        if not self._stopping:
+            self._retry = IOLoop.current().call_later(delay, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self.flush_soon()
+
+    def _forget_retry(self) -> None:
+        if self._retry is not None:
+            IOLoop.current().remove_timeout(self._retry)
+            self._retry = None
