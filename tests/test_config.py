@@ -288,19 +288,22 @@ def test_help_fits_a_window_of_120_columns():
     assert max(map(len, config.usage().splitlines())) <= 120
 
 
-def test_main_prints_help_and_ends_with_status_0(capsys):
+def test_main_prints_help_and_ends_with_status_0(capsys, monkeypatch):
+    monkeypatch.delattr(server, "Server")
     assert server.main(["--help"]) == 0
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == (config.usage() + "\n", "")
 
 
-def test_main_prints_the_version_and_ends_with_status_0(capsys):
+def test_main_prints_the_version_and_ends_with_status_0(capsys, monkeypatch):
+    monkeypatch.delattr(server, "Server")
     assert server.main(["--version"]) == 0
     assert re.fullmatch(r"tornado_logsrv \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(("name", "value", "allowed"), WRONG_VALUES)
-def test_main_says_a_wrong_value_in_one_line_and_ends_with_status_2(capsys, name, value, allowed):
+def test_main_says_a_wrong_value_in_one_line_and_ends_with_status_2(capsys, monkeypatch, name, value, allowed):
+    monkeypatch.delattr(server, "Server")
     assert server.main([f"--{name}={value}"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -308,6 +311,7 @@ def test_main_says_a_wrong_value_in_one_line_and_ends_with_status_2(capsys, name
 
 
 def test_main_reads_the_environment(capsys, monkeypatch):
+    monkeypatch.delattr(server, "Server")
     monkeypatch.setenv("LOGSRV_LOG_LEVEL", "loud")
     assert server.main([]) == 2
     assert capsys.readouterr().err.startswith("tornado_logsrv: LOGSRV_LOG_LEVEL: must be one of debug, info, warning")

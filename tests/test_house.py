@@ -74,7 +74,7 @@ def imported(path: Path) -> Iterator[str]:
 def own_imports() -> Iterator[tuple[str, str]]:
     """Every (importer, imported) of two different modules or directories of the package."""
     for path in MODULES:
-        for name in imported(path):
+        for name in imported(path) if module_name(path) in FLOORS else ():
             first, *rest = name.split(".")
             if first == PACKAGE.name and rest[0] in FLOORS and rest[0] != module_name(path):
                 yield module_name(path), rest[0]

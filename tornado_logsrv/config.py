@@ -13,13 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import __version__
 from .errors import OptionError
 
 Check = Callable[[str], Any]
 
 _SIZE_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _TIME_UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "h": 3600.0}
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
+_QUANTITY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([a-z]*)")
+#: A URL with more than one @, or one behind a / ? #: where its password ends is a guess, and the drivers' messages
+#: show the rest.
+_GUESSWORK = re.compile(r"(?!unix:)[a-z+]+://([^/?#]*@[^/?#]*@|[^/?#]*[/?#][^?]*@)")
+_SECRET_PARAMETER = re.compile(r"(?i)([?&][^=&]*(?:password|authmechanismproperties)=)[^&]*")
 
 
 class HelpRequested(Exception):
@@ -31,6 +36,13 @@ def text(value: str) -> str:
     return value
 
 
+def some_text(value: str) -> str:
+    """Any text but none."""
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
 def word(value: str) -> str:
     """A name of 1 to 120 characters out of letters, digits and ``. _ : -``."""
     if not re.fullmatch(r"[A-Za-z0-9._:-]{1,120}", value):
@@ -38,11 +50,25 @@ def word(value: str) -> str:
     return value
 
 
+def database(value: str) -> str:
+    """A name that a MongoDB database can have (MongoDB manual, "Naming Restrictions")."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", value):
+        raise ValueError("must be 1 to 63 letters, digits and _ -")
+    return value
+
+
+def collection(value: str) -> str:
+    """A name that a MongoDB collection can have."""
+    if not re.fullmatch(r"(?!system\.)[A-Za-z0-9_:-]+(\.[A-Za-z0-9_:-]+)*", value) or len(value) > 120:
+        raise ValueError("must be 1 to 120 letters, digits and _ : -, single dots between them, no system. before")
+    return value
+
+
 def whole(low: int, high: int) -> Check:
     """A check for whole numbers from ``low`` to ``high``."""
 
     def check(value: str) -> int:
-        if not re.fullmatch(r"\d{1,18}", value) or not low <= int(value) <= high:
+        if not re.fullmatch(r"[0-9]{1,18}", value) or not low <= int(value) <= high:
             raise ValueError(f"must be a whole number from {low} to {high}")
         return int(value)
 
@@ -66,6 +92,8 @@ def url(*schemes: str) -> Check:
     def check(value: str) -> str:
         if value and not value.startswith(tuple(f"{scheme}://" for scheme in schemes)):
             raise ValueError(f"must be empty or start with {' or '.join(f'{s}://' for s in schemes)}")
+        if _GUESSWORK.match(value):
+            raise ValueError("must have @ / ? # in the user name and password percent-encoded")
         return value
 
     return check
@@ -99,12 +127,12 @@ class Options:
     """The server's options, each checked. Sizes are in bytes, durations in seconds."""
 
     port: int = _option("3000", whole(0, 65535), "TCP port to listen on (0: any free one)")
-    address: str = _option("127.0.0.1", text, "address to listen on; 0.0.0.0 is every IPv4 address of the machine")
-    data_dir: str = _option("./logsrv-data", text, "directory of the embedded servers' data and of backup files")
+    address: str = _option("127.0.0.1", some_text, "address to listen on; 0.0.0.0 is every IPv4 address of the machine")
+    data_dir: str = _option("./logsrv-data", some_text, "directory of the embedded servers' data and of backup files")
     instance: str = _option("", text, "name of this server among others on the same Redis (default: <host>:<port>)")
     mongo_url: str = _option("", url("mongodb", "mongodb+srv"), "MongoDB to write to (empty: start the embedded one)")
-    mongo_db: str = _option("logsrv", word, "database of the records")
-    mongo_collection: str = _option("logs", word, "collection of the records")
+    mongo_db: str = _option("logsrv", database, "database of the records")
+    mongo_collection: str = _option("logs", collection, "collection of the records")
     redis_url: str = _option("", url("redis", "rediss", "unix"), "Redis for the backup (empty: start the embedded one)")
     redis_prefix: str = _option("logsrv", word, "what every key in Redis starts with")
     flush_interval_ms: int = _option("5000", whole(10, 3_600_000), "milliseconds between two writes of the queue")
@@ -154,8 +182,12 @@ def _from_command_line(arguments: Sequence[str]) -> dict[str, tuple[str, str]]:
     for argument in rest:
         if argument in ("-h", "--help"):
             raise HelpRequested(usage())
+        if argument == "--version":
+            raise HelpRequested(f"tornado_logsrv {__version__}")
         if not argument.startswith("--"):
-            raise OptionError(f"{argument!r}: options are written --name=value; --help lists them")
+            # What stands before a colon or an equals sign is no password.
+            shown = re.split("[:=]", argument[:80])[0]
+            raise OptionError(f"{shown!r}: options are written --name=value; --help lists them")
         name, equals, value = argument[2:].partition("=")
         name = _known(name.replace("-", "_"), f"--{name}")
         given[name] = (f"--{name}", value if equals else _next_value(rest, name))
@@ -188,15 +220,22 @@ def _from_file(path: str) -> dict[str, tuple[str, str]]:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise OptionError(f"--config: {path} cannot be read: {error}") from None
-    return {
-        _known(name.replace("-", "_"), f"{path}: {name}"): (f"{path}: {name}", str(value))
-        for name, value in values.items()
-    }
+    return dict(_from_line(name, value, f"{path}: {name}") for name, value in values.items())
+
+
+def _from_line(name: str, value: Any, origin: str) -> tuple[str, tuple[str, str]]:
+    if name == "config":
+        raise OptionError(f"{origin}: no such option; --help lists them")
+    name = _known(name.replace("-", "_"), origin)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise OptionError(f"{origin}: must be text or a number")
+    return name, (origin, str(value))
 
 
 def usage() -> str:
     """The text of ``--help``."""
-    rows = [("--config=FILE", "TOML file of options: name = value", "")]
+    rows = [("--help, --version", "print this text, or the version, and end", "")]
+    rows += [("--config=FILE", "TOML file of options: name = value", "")]
     rows += [(f"--{f.name}=...", f.metadata["help"], f.metadata["default"]) for f in FIELDS.values()]
     lines = [f"  {name:<26} {help}" + (f" [{default}]" if default else "") for name, help, default in rows]
     return "\n".join(
@@ -216,4 +255,4 @@ def usage() -> str:
 
 def redacted(address: str) -> str:
     """``address``, a URL, with any password replaced by ``***``: fit for a log."""
-    return re.sub(r"(//[^/@:]*:)[^@/]*@", r"\1***@", address)
+    return _SECRET_PARAMETER.sub(r"\1***", re.sub(r"(//[^/@:]*:)[^/]*@", r"\1***@", address))

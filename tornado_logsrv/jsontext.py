@@ -28,7 +28,8 @@ MAX_NOTES = 1000
 DECIMAL_DIGITS = 34
 
 _INT64 = range(-(1 << 63), 1 << 63)
-_SPACED_COLONS = (b" :", b"\t:", b"\n:", b"\r:")
+#: How a text may write `":` so that counting those does not count it, or the other way round.
+_HIDDEN_COLONS = (b" :", b"\t:", b"\n:", b"\r:", b"\\u0022", b"\\u003a", b"\\u003A")
 
 Notes = list[dict[str, str]]
 
@@ -62,7 +63,7 @@ def _may_repeat_keys(body: bytes, value: Any) -> bool:
     # keys has as many `":` as before; counting is a fraction of what a hook called for every object costs.
     if type(value) is not dict and type(value) is not list:
         return False
-    if any(spaced in body for spaced in _SPACED_COLONS) or b"\\u0022" in body:
+    if any(hidden in body for hidden in _HIDDEN_COLONS):
         return True
     return msgspec.json.encode(value).count(b'":') != body.count(b'":')
 
@@ -120,10 +121,13 @@ def _float(digits: str) -> float | _LongNumber:
 def storable(value: Any, path: str = "/data") -> tuple[Any, Notes]:
     """``value`` with everything BSON cannot hold replaced, and the notes that say what was.
 
-    Raises TooLarge when there would be more than MAX_NOTES of them.
+    Raises TooLarge when there would be more than MAX_NOTES of them, Unreadable when not even text can hold its depth.
     """
     notes: Notes = []
-    return _storable(value, path, 0, notes), notes
+    try:
+        return _storable(value, path, 0, notes), notes
+    except RecursionError:
+        raise Unreadable("the body is nested deeper than this server reads") from None
 
 
 def _note(notes: Notes, path: str, change: str, original: Any) -> None:
