@@ -1,6 +1,7 @@
 """The real servers the tests run against, the application on them, and ways to talk to it.
 
-LOGSRV_TEST_MONGO_URL and LOGSRV_TEST_REDIS_URL name servers to use in place of those of the ``embedded`` extra.
+LOGSRV_TEST_MONGO_URL and LOGSRV_TEST_REDIS_URL name servers to use in place of those of the ``embedded`` extra;
+LOGSRV_TEST_TRANSPORT chooses the transport, httptools or tornado.
 Each test has a database and a key prefix of its own.
 """
 
@@ -22,6 +23,9 @@ from tornado_logsrv.application import LogApplication
 from tornado_logsrv.config import Options
 from tornado_logsrv.server import http_server as make_http_server
 from tornado_logsrv.store import RecordStore
+from tornado_logsrv.streams import RecordStream, connect
+
+TRANSPORT = os.environ.get("LOGSRV_TEST_TRANSPORT", "httptools")
 
 
 class Servers:
@@ -130,6 +134,8 @@ def options(servers: Any, database: Any, prefix: str, tmp_path: Path) -> Options
         redis_prefix=prefix,
         data_dir=str(tmp_path / "data"),
         instance="test",
+        ack="memory",
+        transport=TRANSPORT,
         flush_interval_ms=3_600_000,
     )
 
@@ -137,12 +143,17 @@ def options(servers: Any, database: Any, prefix: str, tmp_path: Path) -> Options
 @pytest.fixture
 def app(options: Options, io_loop: Any) -> Iterator[LogApplication]:
     """The application, on the real store, as pytest-tornado serves it."""
+    Path(options.data_dir).mkdir(exist_ok=True)
     store = RecordStore(options.mongo_url, options.mongo_db, options.mongo_collection)
-    application = LogApplication(options, store)
+    client = connect(options.redis_url)
+    application = LogApplication(options, store, RecordStream(client, options.redis_prefix, options.instance_name))
+    io_loop.run_sync(application.backup.find)
     application.writer.start()
     yield application
-    io_loop.run_sync(application.writer.stop)
-    io_loop.run_sync(store.close)
+    for end in (application.writer.stop, application.backup.stop, store.close, client.aclose):
+        io_loop.run_sync(end)
+    # Whatever a test did to it, it has lost nothing and counted nothing twice.
+    assert application.ledger.balance(application.unsettled) == 0
 
 
 @pytest.fixture

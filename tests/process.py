@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 60.0
+TRANSPORT = os.environ.get("LOGSRV_TEST_TRANSPORT", "httptools")
 
 
 class Process:
@@ -24,7 +25,7 @@ class Process:
         self._log = log
         with log.open("ab") as errors:
             self._popen = subprocess.Popen(
-                [sys.executable, "-m", "tornado_logsrv", *arguments],
+                [sys.executable, "-m", "tornado_logsrv", f"--transport={TRANSPORT}", *arguments],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env={**{k: v for k, v in os.environ.items() if not k.startswith("LOGSRV_")}, **(environ or {})},
@@ -41,6 +42,7 @@ class Process:
             lines.append(line)
             if line.lstrip().startswith("try "):
                 return "".join(lines)
+        self._popen.stdout.close()
         raise AssertionError(f"it did not start (status {self._popen.wait()}): {self.log}")
 
     def _find(self, pattern: str) -> str:

@@ -2,16 +2,17 @@
 
 import collections
 import json
-import os
 
 import bson
 import pytest
 
 from tornado_logsrv import backup as backups
 from tornado_logsrv import jsontext, records
-from tornado_logsrv.backup import Backup, RecordStream, connect
+from tornado_logsrv.backup import Backup
 from tornado_logsrv.queues import RecordQueue
 from tornado_logsrv.segments import Segments
+from tornado_logsrv.spool import Spool
+from tornado_logsrv.streams import RecordStream, connect
 
 ANY = 1 << 30
 AWAY = "redis://127.0.0.1:9"
@@ -31,28 +32,38 @@ def values(queue):
 @pytest.fixture
 def start(servers, prefix, tmp_path, io_loop):
     """``start()``: queue and backup as a new process has them."""
-    streams = []
+    clients = []
 
-    def start(url=servers.redis_url):
-        queue = RecordQueue(collections.deque(), ANY)
-        stream = RecordStream(connect(url), prefix, "one")
-        streams.append(stream)
-        return queue, Backup(stream, Segments(tmp_path, "one"), queue)
+    def start(url=servers.redis_url, max_bytes=ANY, spool_bytes=0):
+        queue = RecordQueue(collections.deque(), max_bytes)
+        clients.append(connect(url))
+        segments = Segments(tmp_path, "one")
+        stream = RecordStream(clients[-1], prefix, "one")
+        return queue, Backup(stream, segments, Spool(segments, spool_bytes), queue)
 
     yield start
-    for stream in streams:
-        io_loop.run_sync(stream.close)
+    for client in clients:
+        io_loop.run_sync(client.aclose)
+
+
+async def recover(queue, backup):
+    """How many records are read back."""
+    await backup.find()
+    await backup.filled()
+    return len(queue)
 
 
 async def store_all(queue, backup):
-    queue.confirm(queue.take(len(queue), ANY))
-    await trimmed(backup)
+    while len(queue):
+        queue.confirm(queue.take(len(queue), ANY))
+        await trimmed(backup)
 
 
 async def trimmed(backup):
     backup.trim()
-    if backup._trimming:
-        await backup._trimming
+    for task in (backup._filling, backup._trimming):
+        if task:
+            await task
 
 
 @pytest.mark.gen_test
@@ -63,7 +74,7 @@ async def test_a_dump_is_read_back_in_order_and_leaves_when_it_is_stored(start, 
     key = f"{prefix}:backup:one"
     assert redis_client.xlen(key) > 1
     queue, backup = start()
-    assert await backup.recover_stream() == 5000
+    assert await recover(queue, backup) == 5000
     assert values(queue) == list(range(5000))
     assert redis_client.xlen(key) > 1
     await store_all(queue, backup)
@@ -76,14 +87,14 @@ async def test_what_is_held_already_is_not_dumped_again_and_what_was_put_back_st
     queue.offer([job(n) for n in range(4)])
     await backup.dump()
     queue, backup = start()
-    await backup.recover_stream()
+    await recover(queue, backup)
     queue.offer([job("new")])
     queue.confirm(queue.take(3, ANY), [1])
     await trimmed(backup)
     await backup.dump()
     assert redis_client.xlen(f"{prefix}:backup:one") == 2
     queue, backup = start()
-    await backup.recover_stream()
+    await recover(queue, backup)
     assert values(queue) == [0, 1, 2, 3, "new"]
 
 
@@ -96,7 +107,7 @@ async def test_without_redis_the_dump_is_a_file_that_mongorestore_could_read(sta
     assert [document["data"] for document in bson.decode_all(path.read_bytes())] == [0, 1, 2]
     assert path.stat().st_mode & 0o777 == 0o600
     queue, backup = start()
-    assert backup.recover_files() == 3
+    assert await recover(queue, backup) == 3
     assert path.exists()
     await store_all(queue, backup)
     assert not path.exists()
@@ -119,7 +130,7 @@ async def test_redis_failing_in_the_middle_of_a_dump_loses_nothing(start, tmp_pa
     backup._stream.append = fails_later
     await backup.dump()
     queue, backup = start()
-    count = backup.recover_files() + await backup.recover_stream()
+    count = await recover(queue, backup)
     assert (count, sorted(values(queue))) == (20, list(range(20)))
 
 
@@ -129,11 +140,12 @@ async def test_redis_away_at_start_is_said_once_and_read_back_later(start, serve
     queue.offer([job(1)])
     await backup.dump()
     queue, backup = start(AWAY)
-    assert await backup.recover_stream() is None
-    assert await backup.recover_stream() is None
+    assert await backup.find() is False
+    assert await backup.find() is False
     assert len([r for r in caplog.records if "cannot be used" in r.message]) == 1
-    backup._stream._redis = connect(servers.redis_url)
-    assert await backup.recover_stream() == 1
+    await backup._stream._redis.aclose()
+    backup._stream._redis = start()[1]._stream._redis
+    assert await recover(queue, backup) == 1
 
 
 @pytest.mark.gen_test
@@ -142,11 +154,11 @@ async def test_trimming_is_tried_again_when_redis_is_back(start, servers, prefix
     queue.offer([job(1)])
     await backup.dump()
     queue, backup = start()
-    await backup.recover_stream()
+    await recover(queue, backup)
     good, backup._stream._redis = backup._stream._redis, connect(AWAY)
     await store_all(queue, backup)
     assert redis_client.xlen(f"{prefix}:backup:one") == 1
-    await backup._stream.close()
+    await backup._stream._redis.aclose()
     backup._stream._redis = good
     await trimmed(backup)
     assert redis_client.xlen(f"{prefix}:backup:one") == 0
@@ -160,34 +172,37 @@ async def test_a_damaged_entry_is_kept_aside_and_costs_no_other(start, prefix, r
     redis_client.xadd(key, {"other": b"field"})
     redis_client.xadd(key, {"r": job(2)})
     queue, backup = start()
-    await backup.recover_stream()
+    await recover(queue, backup)
     assert values(queue) == [1, 2]
     assert redis_client.xlen(f"{key}:damaged") == 2
     assert caplog.text.count("damaged (") == 2
 
 
-def test_a_file_cut_off_by_a_crash_gives_what_it_has_whole(start, tmp_path):
+@pytest.mark.gen_test
+async def test_a_file_cut_off_by_a_crash_gives_what_it_has_whole(start, tmp_path):
     whole = job(1) + job(2)
     (tmp_path / "backup-other-1.bson.part").write_bytes(whole + job(3)[:-5])
     queue, backup = start()
-    assert backup.recover_files() == 2
+    assert await recover(queue, backup) == 2
     assert values(queue) == [1, 2]
 
 
-def test_a_damaged_file_gives_what_stands_before_and_stays(start, tmp_path, caplog):
+@pytest.mark.gen_test
+async def test_a_damaged_file_gives_what_stands_before_and_stays(start, tmp_path, caplog):
     path = tmp_path / "backup-one-1.bson"
     path.write_bytes(job(1) + b"\0\0\0\0 nonsense")
-    _, backup = start()
-    assert backup.recover_files() == 1
-    assert os.path.samefile(path, f"{path}.damaged")
+    queue, backup = start()
+    assert await recover(queue, backup) == 1
+    assert path.samefile(f"{path}.damaged")
     assert "is damaged" in caplog.text
 
 
-def test_files_are_read_back_oldest_first_and_across_blocks(start, tmp_path, monkeypatch):
+@pytest.mark.gen_test
+async def test_files_are_read_back_oldest_first_and_across_blocks(start, tmp_path, monkeypatch):
     monkeypatch.setattr("tornado_logsrv.segments._READ_BYTES", 50)
     (tmp_path / "backup-b-2.bson").write_bytes(job(3) + job(4))
     (tmp_path / "backup-a-10.bson").write_bytes(job(5))
     (tmp_path / "backup-c-1.bson").write_bytes(job(1) + job(2))
     queue, backup = start()
-    assert backup.recover_files() == 5
+    assert await recover(queue, backup) == 5
     assert values(queue) == [1, 2, 3, 4, 5]

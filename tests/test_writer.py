@@ -6,13 +6,14 @@ import logging
 
 import pytest
 
-from tornado_logsrv.errors import WriteFailed
+from tornado_logsrv.metrics import Ledger
+from tornado_logsrv.outcome import Outcome
 from tornado_logsrv.queues import RecordQueue
 from tornado_logsrv.writer import Backoff, BatchWriter
 
 
 class Sink:
-    """Stores batches; each of ``faults``, in turn, decides about one: None stores it, a callable raises."""
+    """Stores batches; each of ``faults``, in turn, is what becomes of one."""
 
     def __init__(self) -> None:
         self.batches: list[list[bytes]] = []
@@ -22,10 +23,13 @@ class Sink:
     async def write(self, records):
         if self.gate is not None:
             await self.gate.wait()
-        fault = self.faults.pop(0) if self.faults else None
-        if fault is not None:
-            raise fault
-        self.batches.append(list(records))
+        outcome = self.faults.pop(0) if self.faults else Outcome()
+        if isinstance(outcome, Exception):
+            raise outcome
+        settled = {*range(len(records))} - {*outcome.unwritten} - {*outcome.quarantined}
+        if settled:
+            self.batches.append([records[index] for index in sorted(settled)])
+        return outcome
 
     @property
     def stored(self):
@@ -33,7 +37,7 @@ class Sink:
 
 
 def down(count):
-    return WriteFailed("away", range(count))
+    return Outcome(range(count), problem="away")
 
 
 @pytest.fixture
@@ -48,7 +52,9 @@ def queue():
 
 @pytest.fixture
 def writer(io_loop, queue, sink):
-    made = BatchWriter(queue, sink, interval_ms=3_600_000, batch_size=3, backoff=Backoff(0.01, 0.01, rand=lambda: 1.0))
+    made = BatchWriter(
+        queue, sink, Ledger(), interval_ms=3_600_000, batch_size=3, backoff=Backoff(0.01, 0.01, rand=lambda: 1.0)
+    )
     yield made
     io_loop.run_sync(made.stop)
 
@@ -85,7 +91,7 @@ async def test_a_flush_writes_all_that_stood_there_in_batches(queue, sink, write
 
 @pytest.mark.gen_test
 async def test_the_timer_writes_what_is_less_than_a_batch(queue, sink):
-    timed = BatchWriter(queue, sink, interval_ms=10, batch_size=1000)
+    timed = BatchWriter(queue, sink, Ledger(), interval_ms=10, batch_size=1000)
     timed.start()
     queue.offer(records(2))
     await until(lambda: sink.batches)
@@ -95,11 +101,11 @@ async def test_the_timer_writes_what_is_less_than_a_batch(queue, sink):
 
 @pytest.mark.gen_test
 async def test_what_failed_is_written_again_first_and_in_order(queue, sink, writer):
-    sink.faults = [down(3), WriteFailed("some", [0, 2])]
+    sink.faults = [down(3), Outcome([0, 2], problem="some")]
     queue.offer(records(7))
     writer.flush_soon()
     await until(lambda: not queue.size_bytes)
-    assert sink.stored == [b"000", b"002", b"003", b"004", b"005", b"006"]
+    assert sink.stored == [b"001", b"000", b"002", b"003", b"004", b"005", b"006"]
 
 
 @pytest.mark.gen_test
@@ -128,7 +134,9 @@ async def test_an_outage_is_one_line_and_its_end_another(queue, sink, writer, ca
 
 @pytest.mark.gen_test
 async def test_neither_tick_nor_full_batch_cuts_the_backoff_short(queue, sink, io_loop):
-    slow = BatchWriter(queue, sink, interval_ms=3_600_000, batch_size=3, backoff=Backoff(1e6, 1e6, rand=lambda: 1.0))
+    slow = BatchWriter(
+        queue, sink, Ledger(), interval_ms=3_600_000, batch_size=3, backoff=Backoff(1e6, 1e6, rand=lambda: 1.0)
+    )
     sink.faults = [down(3)]
     queue.offer(records(3))
     slow.offered()
@@ -182,9 +190,9 @@ async def test_retry_after_follows_the_measured_drain_rate(io_loop):
     class Slow(Sink):
         async def write(self, records):
             now[0] += 1.0
-            await super().write(records)
+            return await super().write(records)
 
-    writer = BatchWriter(queue, Slow(), interval_ms=3_600_000, batch_size=2, clock=lambda: now[0])
+    writer = BatchWriter(queue, Slow(), Ledger(), interval_ms=3_600_000, batch_size=2, clock=lambda: now[0])
     queue.offer([b"12345"] * 20)
     writer.flush_soon()
     await until(lambda: not queue.size_bytes)

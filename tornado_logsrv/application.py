@@ -1,26 +1,33 @@
-"""The application: owns the queue, and is where every record is accepted."""
+"""The application: owns the queue, and puts the parts together."""
 
-import asyncio
 import collections
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from pathlib import Path
 
 import tornado.web
 
 from . import readers, receivers
+from .backup import Backup
 from .config import Options
-from .errors import QueueFull, Unavailable
 from .handler import NotFoundHandler
+from .intake import Intake
+from .journal import Journal
+from .metrics import Ledger
 from .queues import RecordQueue
 from .records import Ids
+from .segments import Segments
+from .spool import Spool
 from .store import RecordStore
+from .streams import RecordStream
 from .writer import BatchWriter
 
 
 class LogApplication(tornado.web.Application):
-    """Routes, and the one way of a record: ``accept`` → ``queue`` → ``writer`` → ``store``."""
+    """Routes, and the one way of a record: ``intake`` → ``queue`` → ``writer`` → ``store``, with ``backup`` beside."""
 
-    def __init__(self, options: Options, store: RecordStore) -> None:
+    def __init__(self, options: Options, store: RecordStore, stream: RecordStream) -> None:
+        """Raises OSError when the data directory, which must be there, cannot be read."""
         super().__init__(
             [*receivers.ROUTES, *readers.ROUTES],
             default_handler_class=NotFoundHandler,
@@ -30,49 +37,46 @@ class LogApplication(tornado.web.Application):
         self.store = store
         self.records: collections.deque[bytes] = collections.deque()
         self.queue = RecordQueue(self.records, options.queue_max_bytes)
+        self.ledger = Ledger()
+        segments = Segments(Path(options.data_dir), options.instance_name)
+        self.spool = Spool(segments, options.spool_max_bytes)
         self.writer = BatchWriter(
-            self.queue, store, interval_ms=options.flush_interval_ms, batch_size=options.batch_size
+            self.queue, store, self.ledger, interval_ms=options.flush_interval_ms, batch_size=options.batch_size
+        )
+        self.backup = Backup(stream, segments, self.spool, self.queue)
+        self.backup.on_recovered = self.ledger.recovered
+        self.writer.on_settled = self.backup.trim
+        #: Whether this instance is sure of its name, so that its stream is its own.
+        self.may_journal: Callable[[], bool] = lambda: True
+        self.journal = Journal(stream, lambda: self.backup.ready and self.may_journal(), self.backup.tell)
+        self.intake = Intake(
+            self.queue, self.spool, self.journal, self.backup, self.writer, self.ledger, options.stored_timeout
         )
         self.ids = Ids()
-        self._in_progress: set[tornado.web.RequestHandler] = set()
-        self._idle = asyncio.Event()
+        self._in_progress: set[object] = set()
         self.stopping = False
-        self.closed = False
 
-    def request_began(self, handler: tornado.web.RequestHandler) -> None:
+    @property
+    def unsettled(self) -> int:
+        """Records taken that are neither stored nor in quarantine, wherever they are in this process."""
+        return self.queue.unstored_count + self.spool.count
+
+    def request_began(self, request: object) -> None:
         """A stop waits for this request."""
-        self._in_progress.add(handler)
+        self._in_progress.add(request)
 
-    def request_ended(self, handler: tornado.web.RequestHandler) -> None:
+    def request_ended(self, request: object) -> None:
         """A request has its answer, or its client is gone."""
-        self._in_progress.discard(handler)
-        if self.stopping and not self._in_progress:
-            self._idle.set()
+        self._in_progress.discard(request)
 
-    async def stop_accepting(self) -> None:
-        """Let the requests under way end, each on a connection that then closes."""
-        self.stopping = True
-        if self._in_progress:
-            await self._idle.wait()
+    @property
+    def in_progress(self) -> bool:
+        """Whether any request waits for its answer."""
+        return bool(self._in_progress)
 
     def now_ms(self) -> int:
         """The time of acceptance: milliseconds since 1970."""
         return time.time_ns() // 1_000_000
-
-    def accept(self, records: Sequence[bytes]) -> str:
-        """Take ``records``, all or none; the level at which they are acknowledged: ``memory``.
-
-        Raises QueueFull, or Unavailable while the server stops.
-        """
-        if self.closed:
-            raise Unavailable("the server has stopped")
-        try:
-            self.queue.offer(records)
-        except QueueFull as full:
-            full.retry_after = self.writer.retry_after()
-            raise
-        self.writer.offered()
-        return "memory"
 
 
 def _log_nothing(handler: tornado.web.RequestHandler) -> None:

@@ -1,159 +1,279 @@
-"""What outlives the process: records in a Redis Stream or, when Redis is away, in files.
+"""What outlives the process: Redis Streams and files, behind one interface: hold, recover, trim, dump.
 
-A stream entry holds whole BSON documents, one after the other, in its one field ``r``; a file holds the same. What
-is held stays until every record of it is stored: reading back never deletes first.
+What is held is an entry of a stream or a file. It stays until every record of it is stored: reading back never
+deletes first. A lane is what is held of one medium, in its order:
+
+    files        backup and spool files                            removed one by one
+    own, old     this instance's stream, as found at the start     trimmed from its first entry on
+    own, new     what this process appends to it                   trimmed when the old is gone
+    adopted      the streams of instances that are no more         trimmed, then dropped
 """
 
 import asyncio
 import collections
 import dataclasses
+import heapq
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from . import records
-from .errors import StartError
 from .queues import RecordQueue
 from .segments import Segments
+from .spool import Spool
+from .streams import FAILURES, RecordStream
 
 log = logging.getLogger("logsrv.backup")
 
 #: Bytes of one stream entry, and entries of one round trip, when many are written or read.
-ENTRY_BYTES = 256 * 1024
-ROUND_TRIP_ENTRIES = 16
-_FIELD = b"r"
+ENTRY_BYTES = 64 * 1024
+ROUND_TRIP_ENTRIES = 8
 
 
-def connect(url: str) -> Redis:
-    """A client for ``url`` that connects at its first command. Raises StartError when ``url`` cannot be one."""
-    try:
-        return Redis.from_url(url, socket_connect_timeout=3, socket_timeout=10, retry=Retry(NoBackoff(), 1))
-    except ValueError as error:
-        raise StartError(f"--redis_url: {error}") from None
-
-
-class RecordStream:
-    """The Redis Stream of one instance."""
-
-    def __init__(self, redis: Redis, prefix: str, instance: str) -> None:
-        # redis-py types an answer as everything it can be in any mode.
-        self._redis: Any = redis
-        self._key = f"{prefix}:backup:{instance}"
-
-    async def append(self, entries: list[list[bytes]]) -> list[bytes]:
-        """Add one entry for each list of records, in one round trip; the entries' ids. Raises RedisError, OSError."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for entry in entries:
-            pipeline.xadd(self._key, {_FIELD: b"".join(entry)})
-        ids: list[bytes] = await pipeline.execute()
-        return ids
-
-    async def recover(self) -> AsyncIterator[tuple[bytes, list[bytes]]]:
-        """Every entry, oldest first: its id and its records. Raises RedisError, OSError."""
-        start = b"-"
-        while entries := await self._redis.xrange(self._key, min=start, count=ROUND_TRIP_ENTRIES):
-            for entry_id, fields in entries:
-                yield entry_id, await self._read(entry_id, fields)
-            start = b"(" + entries[-1][0]
-
-    async def _read(self, entry_id: bytes, fields: dict[bytes, bytes]) -> list[bytes]:
-        found, rest, problem = records.split(fields.get(_FIELD, b""))
-        if found and not rest:
-            return found
-        problem = problem or f"{len(rest)} bytes at its end are no whole record"
-        await self._redis.xadd(f"{self._key}:damaged", fields)
-        log.error("entry %r of %s is damaged (%s); it is kept in %s:damaged", entry_id, self._key, problem, self._key)
-        return found
-
-    async def trim(self, last: bytes) -> None:
-        """Remove every entry up to and with ``last``. Raises RedisError, OSError."""
-        milliseconds, _, sequence = last.partition(b"-")
-        await self._redis.xtrim(self._key, minid=b"%s-%d" % (milliseconds, int(sequence) + 1), approximate=False)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._redis.aclose()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Holding:
-    """One entry or file, and the places [first, end) of its records in the queue."""
+@dataclasses.dataclass
+class Holding:
+    """One entry or file, and the places [first, end) of its records in the queue; ``whole`` once all are there."""
 
     first: int
     end: int
     entry: bytes | Path
+    whole: bool = True
+
+
+class Lane:
+    """What is held of one medium, oldest first."""
+
+    def __init__(self) -> None:
+        self.holdings: collections.deque[Holding] = collections.deque()
+
+    def released(self, floor: int) -> list[bytes | Path]:
+        """Remove and give what is wholly stored when every place below ``floor`` is."""
+        released = []
+        while self.holdings and self.holdings[0].whole and self.holdings[0].end <= floor:
+            released.append(self.holdings.popleft().entry)
+        return released
+
+
+class OldStream(Lane):
+    """A stream as it was found: read back a portion at a time, as the queue has room."""
+
+    def __init__(self, stream: RecordStream, last: bytes | None) -> None:
+        """``last`` is the id of its newest entry, None when it is empty."""
+        super().__init__()
+        self.stream = stream
+        self._last = last
+        self._read_to: bytes | None = None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all of it has been read back."""
+        return self._last is None
+
+    @property
+    def done(self) -> bool:
+        """Whether all of it is stored, too."""
+        return self.exhausted and not self.holdings
+
+    async def read(self) -> list[tuple[bytes, list[bytes]]]:
+        """The next entries. Raises one of FAILURES."""
+        assert self._last is not None
+        entries = await self.stream.read(self._read_to, self._last, ROUND_TRIP_ENTRIES)
+        if entries:
+            self._read_to = entries[-1][0]
+        if len(entries) < ROUND_TRIP_ENTRIES:
+            self._last = None
+        return entries
 
 
 class Backup:
-    """Keeps what is on the queue beyond the life of the process, on a stream and on files, behind one interface."""
+    """Keeps what is on the queue beyond the life of the process."""
 
-    def __init__(self, stream: RecordStream, segments: Segments, queue: RecordQueue) -> None:
+    def __init__(self, stream: RecordStream, segments: Segments, spool: Spool, queue: RecordQueue) -> None:
         self._stream = stream
         self._segments = segments
+        self._spool = spool
         self._queue = queue
-        self._holdings: collections.deque[_Holding] = collections.deque()
-        self._to_trim: bytes | None = None
+        self._files = Lane()
+        self._new = Lane()
+        self._old: OldStream | None = None
+        self._adopted: dict[str, OldStream] = {}
+        self._trims: dict[str, tuple[RecordStream, bytes]] = {}
         self._trimming: asyncio.Task[None] | None = None
+        self._filling: asyncio.Task[None] | None = None
         self._up = True
+        #: Whether a file could not be read to its end.
+        self._unread = False
+        #: Called with the records that have been read back.
+        self.on_recovered: Callable[[list[bytes]], None] = lambda found: None
 
-    def recover_files(self) -> int:
-        """Read the files back onto the queue; how many records. Raises OSError. Once, before anything is offered."""
-        before = self._queue.next_place
-        for path, batches in self._segments.recover():
-            self._hold(path, batches)
-        return self._queue.next_place - before
+    @property
+    def ready(self) -> bool:
+        """Whether it is known what the stream holds, so that it may be appended to and trimmed."""
+        return self._old is not None
 
-    async def recover_stream(self) -> int | None:
-        """Read the stream back onto the queue; how many records, or None when Redis cannot be used: call again."""
-        before = self._queue.next_place
-        held = {holding.entry for holding in self._holdings}
+    async def find(self) -> bool:
+        """Look what the stream holds; whether Redis could say. Until it can, nothing is appended or trimmed."""
+        if self._old is None:
+            try:
+                self._old = OldStream(self._stream, await self._stream.last_id())
+            except FAILURES as error:
+                self.tell(False, error)
+        return self._old is not None
+
+    async def adopt(self, stream: RecordStream) -> None:
+        """Take over the stream of an instance that is no more. Raises one of FAILURES."""
+        if stream.instance not in self._adopted:
+            self._adopted[stream.instance] = OldStream(stream, await stream.last_id())
+            self.fill_soon()
+
+    def adopting(self) -> dict[str, bool]:
+        """The instances whose streams are being taken over, and whether all of that is stored."""
+        return {name: lane.done and name not in self._trims for name, lane in self._adopted.items()}
+
+    def adopted(self, instance: str) -> None:
+        """There is nothing more to take over from ``instance``."""
+        self._adopted.pop(instance, None)
+
+    def hold(self, entry: bytes, first: int, end: int) -> None:
+        """``entry``, just appended to the stream, holds the records at places [first, end), and maybe some before."""
+        held = self._new.holdings
+        # An entry may hold several requests' records: it is let go when those of the last one are stored.
+        if held and held[-1].whole and held[-1].entry == entry:
+            held[-1].end = end
+        else:
+            held.append(Holding(first, end, entry))
+
+    def hold_spooled(self, entry: bytes) -> None:
+        """``entry`` holds records that went into the spool: it stays until all of that is read back and stored."""
+        held = self._new.holdings
+        if held and (not held[-1].whole or held[-1].entry == entry):
+            held[-1].entry, held[-1].whole = entry, False
+        else:
+            held.append(Holding(self._queue.next_place, self._queue.next_place, entry, whole=False))
+
+    def _spool_emptied(self) -> None:
+        for holding in self._new.holdings:
+            if not holding.whole and not self._unread:
+                holding.end, holding.whole = self._queue.next_place, True
+
+    # Reading back
+
+    async def filled(self) -> None:
+        """Read back what is kept, oldest first, as long as the queue is less than half full. Raises nothing."""
+        self.fill_soon()
+        if self._filling is not None:
+            await asyncio.wait([self._filling])
+
+    async def _fill(self) -> None:
         try:
-            async for entry_id, found in self._stream.recover():
-                if entry_id not in held:
-                    self._hold(entry_id, [found])
-        except (RedisError, OSError) as error:
-            self._changed(False, error)
-            return None
-        self._changed(True)
-        return self._queue.next_place - before
+            while self._queue.size_bytes < self._queue.max_bytes // 2:
+                if not self._fill_from_files() and not await self._fill_from_streams():
+                    break
+        except FAILURES as error:
+            self.tell(False, error)
 
-    def _hold(self, entry: bytes | Path, batches: Iterable[list[bytes]]) -> None:
-        first = self._queue.next_place
-        for batch in batches:
-            self._queue.restore(batch)
-        self._holdings.append(_Holding(first, self._queue.next_place, entry))
+    def fill_soon(self) -> None:
+        """Start to read back, unless that is under way or there is nothing to read."""
+        waiting = not self._spool.empty or any(not lane.exhausted for lane in self._old_streams())
+        if waiting and self._filling is None:
+            self._filling = asyncio.ensure_future(self._fill_once())
+
+    async def _fill_once(self) -> None:
+        try:
+            await self._fill()
+        finally:
+            self._filling = None
+        # A file is known to end only when all of it may be stored already.
+        self._release()
+
+    def _old_streams(self) -> list[OldStream]:
+        return [lane for lane in (self._old, *self._adopted.values()) if lane is not None]
+
+    def _fill_from_files(self) -> bool:
+        held = self._files.holdings
+        try:
+            portion = self._spool.next_portion()
+        except OSError as error:
+            if held and not held[-1].whole:
+                held.pop()
+            # What stands in the file and in Redis stays in Redis, too.
+            self._unread = True
+            log.error("a file of records cannot be read and is left for the next start: %s", error)
+            return True
+        if portion is None:
+            return False
+        if not held or held[-1].whole:
+            held.append(Holding(self._queue.next_place, self._queue.next_place, portion.path, whole=False))
+        if portion.own:
+            self._queue.restore(portion.records)
+        else:
+            self._restore(portion.records)
+        held[-1].end, held[-1].whole = self._queue.next_place, portion.ends
+        if self._spool.empty:
+            self._spool_emptied()
+        return True
+
+    async def _fill_from_streams(self) -> bool:
+        for lane in self._old_streams():
+            if lane.exhausted:
+                continue
+            for entry, found in await lane.read():
+                first = self._queue.next_place
+                self._restore(found)
+                lane.holdings.append(Holding(first, self._queue.next_place, entry))
+            self.tell(True)
+            return True
+        return False
+
+    def _restore(self, found: list[bytes]) -> None:
+        self._queue.restore(found)
+        self.on_recovered(found)
+
+    # Letting go
 
     def trim(self) -> None:
-        """Begin to remove what is wholly stored, by the queue's floor. A failure is tried again the next time."""
+        """Begin to remove what is wholly stored, by the queue's floor, and to read back what there is room for now.
+
+        A failure is tried again the next time.
+        """
+        self._release()
+        self.fill_soon()
+
+    def _release(self) -> None:
         floor = self._queue.floor
-        while self._holdings and self._holdings[0].end <= floor:
-            entry = self._holdings.popleft().entry
-            if isinstance(entry, Path):
-                self._segments.remove(entry)
-            else:
-                self._to_trim = entry
-        if self._to_trim is not None and self._trimming is None:
+        for path in self._files.released(floor):
+            assert isinstance(path, Path)
+            self._segments.remove(path)
+        for lane in self._old_streams():
+            self._trim_later(lane.stream, lane.released(floor))
+        # Trimming goes from the first entry on: before the old ones are gone it would take them along.
+        if self._old is not None and self._old.done:
+            self._trim_later(self._stream, self._new.released(floor))
+        if self._trims and self._trimming is None:
             self._trimming = asyncio.ensure_future(self._trim())
+
+    def _trim_later(self, stream: RecordStream, entries: list[bytes | Path]) -> None:
+        if entries:
+            last = entries[-1]
+            assert isinstance(last, bytes)
+            self._trims[stream.instance] = (stream, last)
 
     async def _trim(self) -> None:
         try:
-            while (last := self._to_trim) is not None:
-                await self._stream.trim(last)
-                self._to_trim = None if self._to_trim == last else self._to_trim
-            self._changed(True)
-        except (RedisError, OSError) as error:
-            self._changed(False, error)
+            while self._trims:
+                name, (stream, last) = next(iter(self._trims.items()))
+                await stream.trim(last)
+                if self._trims[name][1] == last:
+                    del self._trims[name]
+            self.tell(True)
+        except FAILURES as error:
+            self.tell(False, error)
         finally:
             self._trimming = None
 
-    def _changed(self, up: bool, error: Exception | None = None) -> None:
+    def tell(self, up: bool, error: Exception | None = None) -> None:
+        """Log, once, that Redis cannot be used or can be again."""
         if up == self._up:
             return
         self._up = up
@@ -162,32 +282,49 @@ class Backup:
         else:
             log.warning("Redis cannot be used: %s", error)
 
+    # The end
+
+    async def stop(self) -> None:
+        """End what is under way."""
+        for task in (self._filling, self._trimming):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        self._spool.close()
+
     async def dump(self) -> None:
         """Keep every record of the queue that is not held yet: on the stream or, when Redis is away, in a file.
 
         Nothing may be in flight. Raises OSError when the file cannot be written either.
         """
-        if self._trimming is not None:
-            await asyncio.wait([self._trimming])
-        groups = _grouped(records.chunks(self._not_held(), ENTRY_BYTES))
-        kept = 0
+        left = len(self._queue)
+        # All at once: an append that was under way may still put its records, which Redis has, on the queue.
+        groups = _grouped(records.chunks(list(self._not_held()), ENTRY_BYTES))
         for group in groups:
             try:
                 await self._stream.append(group)
-            except (RedisError, OSError) as error:
-                self._changed(False, error)
-                self._dump_to_file(itertools.chain(group, *groups))
+            except FAILURES as error:
+                self.tell(False, error)
+                left -= self._write_file(itertools.chain(group, *groups))
                 break
-            kept += sum(map(len, group))
-        if kept:
-            log.info("%d records kept in Redis for the next start", kept)
+        if left:
+            log.info("%d records are kept for the next start, in Redis or the files that held them", left)
 
-    def _dump_to_file(self, batches: Iterable[list[bytes]]) -> None:
-        path = self._segments.append(batches)
-        log.warning("the records are kept in %s for the next start", path)
+    def dump_to_file(self) -> None:
+        """Keep every record of the queue that is in no file yet in one. Raises OSError."""
+        self._write_file(records.chunks(self._not_held(streams=False), ENTRY_BYTES))
 
-    def _not_held(self) -> Iterator[bytes]:
-        holdings = iter(self._holdings)
+    def _write_file(self, batches: Iterator[list[bytes]]) -> int:
+        first = next(batches, None)
+        if first is None:
+            return 0
+        path, count = self._segments.write(itertools.chain([first], batches))
+        log.warning("%d records are kept in %s for the next start", count, path)
+        return count
+
+    def _not_held(self, streams: bool = True) -> Iterator[bytes]:
+        lanes = [self._files, *((self._new, *self._old_streams()) if streams else ())]
+        holdings = heapq.merge(*(lane.holdings for lane in lanes), key=lambda holding: holding.first)
         holding = next(holdings, None)
         for place, record in self._queue.unstored():
             while holding is not None and holding.end <= place:

@@ -137,8 +137,17 @@ class Options:
     redis_prefix: str = _option("logsrv", word, "what every key in Redis starts with")
     flush_interval_ms: int = _option("5000", whole(10, 3_600_000), "milliseconds between two writes of the queue")
     batch_size: int = _option("1000", whole(1, 1000), "records in one write at the most; so many waiting start one")
+    ack: str = _option("journal", one_of("memory", "journal", "stored"), "how a request is acknowledged unless it says")
+    stored_timeout: float = _option("30s", duration, "how long ack=stored waits for MongoDB before it answers 504")
+    spool_max_bytes: int = _option("0", size, "disk in --data_dir for what a full queue overflows to (0: none)")
     queue_max_bytes: int = _option("256MiB", size, "memory for records not yet stored; when full, requests get 503")
     max_body_bytes: int = _option("16MiB", size, "largest request body, also once decompressed")
+    transport: str = _option(
+        "auto",
+        one_of("auto", "httptools", "tornado"),
+        "HTTP by httptools and uvloop, or by Tornado (auto: as installed)",
+    )
+    reuse_port: str = _option("no", one_of("yes", "no"), "share the port with other servers, each its own instance")
     shutdown_timeout: float = _option("10s", duration, "how long a stop waits for requests and for the write under way")
     log_level: str = _option("info", one_of("debug", "info", "warning", "error"), "least level of the server's own log")
 

@@ -8,14 +8,15 @@ LogsrvError
 │   ├── BadParameter            a query parameter is not one that is allowed
 │   ├── UnsupportedMedia        a media type or content coding that this server does not read
 │   ├── TooLarge                the request, or a record in it, is over a limit
-│   ├── LengthRequired          the request does not say how long its body is
+│   ├── NotFound                there is nothing of that name
+│   ├── StillRefused            what was in quarantine is refused again
 │   └── Unavailable             try again later
 │       ├── QueueFull           the queue has no room for the request's records
-│       └── StoreUnavailable    MongoDB cannot be read now
-└── WriteFailed                 a batch was not written; says for each record what became of it
+│       ├── JournalUnavailable  Redis cannot take the request's records now
+│       ├── StoreUnavailable    MongoDB cannot be used now
+│       └── StoredTimeout       taken and kept, but not confirmed by MongoDB in time
+└── LeaseHeld                   another live process has this one's name
 """
-
-from collections.abc import Sequence
 
 
 class LogsrvError(Exception):
@@ -54,8 +55,12 @@ class TooLarge(Refused):
     """The body, or one record in it, is over a limit; the message names the limit."""
 
 
-class LengthRequired(Refused):
-    """The request has a body of unknown length where a length is needed."""
+class NotFound(Refused):
+    """There is no such thing as the request names."""
+
+
+class StillRefused(Refused):
+    """MongoDB refuses a record from the quarantine again; it stays there."""
 
 
 class Unavailable(Refused):
@@ -74,12 +79,17 @@ class StoreUnavailable(Unavailable):
     """MongoDB cannot be reached, or does not answer in time."""
 
 
-class WriteFailed(LogsrvError):
-    """A batch was not, or not wholly, written.
+class JournalUnavailable(Unavailable):
+    """Redis does not take records, and the request wants them there before its answer."""
 
-    ``unwritten`` holds the indexes into the batch, ascending, of the records that are not confirmed.
-    """
 
-    def __init__(self, reason: str, unwritten: Sequence[int]) -> None:
-        super().__init__(reason)
-        self.unwritten = unwritten
+class StoredTimeout(Unavailable):
+    """The records are taken and kept, but MongoDB has not confirmed them in the time there was to wait."""
+
+
+class LeaseHeld(LogsrvError):
+    """Another live process has this one's name; its lease runs out in ``seconds`` unless it is renewed."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds

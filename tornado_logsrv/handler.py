@@ -2,28 +2,23 @@
 
 import functools
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 import tornado.web
 
-from . import errors
+from . import codings, errors, problems
+from .collector import Collector
+from .intake import ACKS, Receipt
+from .records import JOB_SOURCE, derived_id
 
 if TYPE_CHECKING:
     from .application import LogApplication
 
 log = logging.getLogger("logsrv.http")
 
-#: Error class → status, last part of the problem's ``type``, title. The first class that fits decides.
-PROBLEMS: tuple[tuple[type[errors.Refused], int, str, str], ...] = (
-    (errors.Unreadable, 400, "unreadable", "The body cannot be read"),
-    (errors.BadParameter, 400, "bad-parameter", "A query parameter is wrong"),
-    (errors.TooLarge, 413, "too-large", "Too large"),
-    (errors.UnsupportedMedia, 415, "unsupported-media", "Unsupported media type or coding"),
-    (errors.QueueFull, 503, "queue-full", "The queue is full"),
-    (errors.StoreUnavailable, 503, "store-unavailable", "MongoDB cannot be used now"),
-    (errors.Unavailable, 503, "unavailable", "Not now"),
-)
+MAX_KEY = 255
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -74,15 +69,17 @@ class BaseHandler(tornado.web.RequestHandler):
             self.set_header("Retry-After", str(error.retry_after))
         if problem["status"] == 405:
             self.set_header("Allow", ", ".join(self.allowed_methods()))
+        self.write_problem(problem, error)
+
+    def write_problem(self, problem: dict[str, Any], error: BaseException | None) -> None:
+        """Answer ``problem`` (members of RFC 9457), come of ``error``; a protocol's own error body goes here."""
         self.set_status(problem["status"])
-        self.set_header("Content-Type", "application/problem+json")
+        self.set_header("Content-Type", problems.CONTENT_TYPE)
         self.finish(msgspec.json.encode(problem))
 
     def _problem(self, status: int, error: BaseException | None) -> dict[str, Any]:
-        for kind, known, slug, title in PROBLEMS:
-            if isinstance(error, kind):
-                problem = {"type": f"urn:logsrv:problem:{slug}", "title": title, "status": known, "detail": str(error)}
-                return problem | ({"parameter": error.name} if isinstance(error, errors.BadParameter) else {})
+        if isinstance(error, errors.Refused):
+            return problems.describe(error)
         detail = error.log_message if isinstance(error, tornado.web.HTTPError) and status < 500 else None
         return {"type": "about:blank", "title": self._reason, "status": status} | ({"detail": detail} if detail else {})
 
@@ -108,10 +105,10 @@ class NotFoundHandler(BaseHandler):
 
 
 class BodyHandler(BaseHandler):
-    """A route that takes a body, whole: ``self.body`` when the method runs.
+    """A route that takes a body; ``take`` gets it decoded, piece by piece.
 
-    Content-Length is a claim: what arrives is counted. A body that is too large is read past up to twice the limit,
-    so that its sender gets to read the answer; one that is larger still is answered at once and cut off.
+    Content-Length is a claim: what arrives is counted. A body that is refused is read past up to twice the limit, so
+    that its sender gets to read the answer; one that is larger still is answered at once and cut off.
     """
 
     media_types: tuple[str, ...] = ("application/json",)
@@ -119,40 +116,119 @@ class BodyHandler(BaseHandler):
     def prepare(self) -> None:
         """Raises TooLarge and UnsupportedMedia before any of the body is read."""
         super().prepare()
-        self._chunks: list[bytes] = []
+        self._pieces: list[bytes] = []
         self._received = 0
+        self._refusal: errors.Refused | None = None
         self._limit = self.application.options.max_body_bytes
         headers = self.request.headers
         if self.request.method in ("POST", "PUT"):
             check_media_type(headers.get("Content-Type", ""), self.media_types)
-            check_coding(headers.get("Content-Encoding", ""))
+        self._decoder = codings.decoder(headers.get("Content-Encoding", ""), self._limit)
         claimed = int(headers.get("Content-Length", 0))
         if claimed > 2 * self._limit or (claimed > self._limit and "Expect" in headers):
             raise self._too_large()
 
     def data_received(self, chunk: bytes) -> None:
-        """Keep ``chunk``, within the limit."""
+        """Decode ``chunk`` and take it, unless the body is refused already."""
         self._received += len(chunk)
-        if self._received <= self._limit:
-            self._chunks.append(chunk)
-        elif self._received > 2 * self._limit and not self._finished:
-            self._answer_too_large()
-        else:
-            self._chunks.clear()
+        if self._received > 2 * self._limit:
+            self._cut_off()
+        elif self._refusal is None:
+            try:
+                for piece in self._decoder.feed(chunk):
+                    self.take(piece)
+            except errors.Refused as error:
+                self._refusal = error
+                self._pieces.clear()
 
-    def _answer_too_large(self) -> None:
-        error = self._too_large()
-        self.send_error(413, exc_info=(type(error), error, None))
+    def _cut_off(self) -> None:
+        if not self._finished:
+            error = self._too_large()
+            self.send_error(413, exc_info=(type(error), error, None))
 
     def _too_large(self) -> errors.TooLarge:
         return errors.TooLarge(f"the body is over {self._limit} bytes (--max_body_bytes)")
 
+    def take(self, piece: bytes) -> None:
+        """Keep a piece of the decoded body. Raises Refused."""
+        self._pieces.append(piece)
+
+    def end_body(self) -> None:
+        """The body is there. Raises Refused when it is not whole, or was refused as it came."""
+        if self._refusal is not None:
+            raise self._refusal
+        self._decoder.end()
+
     @property
     def body(self) -> bytes:
-        """The body. Raises TooLarge when more was sent than is allowed."""
-        if self._received > self._limit:
-            raise self._too_large()
-        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        """The decoded body, where ``take`` has kept it. Raises Refused."""
+        self.end_body()
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+
+class ReceiverHandler(BodyHandler):
+    """A route that takes records."""
+
+    source = JOB_SOURCE
+
+    def prepare(self) -> None:
+        """Raises BadParameter for an ``ack`` that there is not."""
+        super().prepare()
+        self._ack = self.get_query_argument("ack", self.application.options.ack)
+        if self._ack not in ACKS:
+            raise errors.BadParameter("ack", f"must be one of {', '.join(ACKS)}")
+        self._key = idempotency_key(self.request.headers.get("Idempotency-Key"))
+
+    def record_id(self, index: int = 0) -> bytes:
+        """The id of the request's ``index``-th record: the same for a resend, where the client names the request."""
+        return self.application.ids.next() if self._key is None else derived_id(self._key, index)
+
+    async def accept(self, records: Sequence[bytes]) -> Receipt:
+        """Take ``records``, all or none, at the level that was asked for. Raises Unavailable."""
+        receipt = self.application.intake.accept(records, self._ack, self.source)
+        return receipt if isinstance(receipt, Receipt) else await receipt
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """What cannot be read or is not allowed is counted as one record refused."""
+        if isinstance(value, errors.Refused) and not isinstance(value, errors.Unavailable):
+            self.application.intake.refuse(self.source, 1)
+        super().log_exception(typ, value, tb)
+
+
+class CollectingHandler(ReceiverHandler):
+    """A receiver that is its collector: what it does with a body, the fast lane does as well."""
+
+    def prepare(self) -> None:
+        """Raises what ReceiverHandler does."""
+        super().prepare()
+        self._collector = self.collector()
+
+    def collector(self) -> Collector:
+        """A new collector for this request. Raises BadParameter."""
+        raise NotImplementedError
+
+    def take(self, piece: bytes) -> None:
+        """Give the collector a piece of the body. Raises Refused."""
+        self._collector.take(piece)
+
+    async def post(self) -> None:
+        """202, with what the collector makes of the receipt."""
+        self.end_body()
+        receipt = await self.accept(self._collector.end())
+        self.answer(202, self._collector.answer(receipt))
+
+
+def idempotency_key(given: str | None) -> str | None:
+    """The key of an Idempotency-Key field, quoted (draft-ietf-httpapi-idempotency-key-header) or bare, as most send it.
+
+    Raises BadParameter.
+    """
+    if given is None:
+        return None
+    key = given[1:-1] if len(given) > 1 and given[0] == given[-1] == '"' else given
+    if not 1 <= len(key) <= MAX_KEY or not key.isprintable():
+        raise errors.BadParameter("Idempotency-Key", f"must be 1 to {MAX_KEY} printable characters")
+    return key
 
 
 @functools.lru_cache(maxsize=256)
@@ -166,9 +242,3 @@ def check_media_type(content_type: str, allowed: tuple[str, ...]) -> None:
         name, _, value = parameter.strip().partition("=")
         if name == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):
             raise errors.UnsupportedMedia(f"charset {value[:80]} is not read here; send utf-8")
-
-
-def check_coding(coding: str) -> None:
-    """Raises UnsupportedMedia for a Content-Encoding that this server does not undo."""
-    if coding.strip().lower() not in ("", "identity"):
-        raise errors.UnsupportedMedia(f"Content-Encoding {coding[:80]} is not read here; send the body as it is")

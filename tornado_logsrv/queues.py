@@ -1,9 +1,10 @@
 """The queue of records between acceptance and MongoDB."""
 
+import asyncio
 import collections
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from .errors import QueueFull
 
@@ -17,6 +18,24 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.records)
+
+
+class Ticket:
+    """Waits for the records at places [first, end) to be stored or quarantined."""
+
+    def __init__(self, first: int, end: int) -> None:
+        self.first = first
+        self.end = end
+        self.left = end - first
+        self.quarantined: list[str] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settle(self, count: int, reasons: Sequence[str]) -> None:
+        """``count`` of the records are settled, for ``reasons`` some of them in quarantine."""
+        self.left -= count
+        self.quarantined += reasons
+        if self.left == 0 and not self.done.done():
+            self.done.set_result(None)
 
 
 class RecordQueue:
@@ -38,9 +57,11 @@ class RecordQueue:
         self._records = records
         self._max_bytes = max_bytes
         self._bytes = 0
+        self._reserved = 0
         self._next_place = 0
         self._put_back: collections.deque[int] = collections.deque()
         self._taken: dict[int, Batch] = {}
+        self._tickets: list[Ticket] = []
 
     def __len__(self) -> int:
         """Records on the deque; those in a write are not among them."""
@@ -50,6 +71,11 @@ class RecordQueue:
     def in_flight(self) -> int:
         """Records taken and neither confirmed nor put back."""
         return sum(map(len, self._taken.values()))
+
+    @property
+    def unstored_count(self) -> int:
+        """Records accepted and not confirmed."""
+        return len(self._records) + self.in_flight
 
     @property
     def size_bytes(self) -> int:
@@ -77,21 +103,47 @@ class RecordQueue:
             return self._put_back[0]
         return self._next_place - len(self._records)
 
+    def reserve(self, size: int) -> None:
+        """Keep ``size`` bytes free for records that are about to be offered. Raises QueueFull without room."""
+        if self._bytes + self._reserved + size > self._max_bytes:
+            raise QueueFull(f"the queue is full ({self._bytes + self._reserved} of {self._max_bytes} bytes)")
+        self._reserved += size
+
+    def release(self, size: int) -> None:
+        """Give back what ``reserve`` kept free."""
+        self._reserved -= size
+
     def offer(self, records: Sequence[bytes]) -> None:
         """Append all of ``records``, or none: raises QueueFull when there is no room for them."""
         size = sum(map(len, records))
-        if self._bytes + size > self._max_bytes:
-            raise QueueFull(f"the queue is full ({self._bytes} of {self._max_bytes} bytes)")
+        if self._bytes + self._reserved + size > self._max_bytes:
+            raise QueueFull(f"the queue is full ({self._bytes + self._reserved} of {self._max_bytes} bytes)")
         self._append(records, size)
 
     def restore(self, records: Sequence[bytes]) -> None:
-        """Append records that were accepted once before; there is always room for them."""
+        """Append records for which there is room, or which were accepted once before."""
         self._append(records, sum(map(len, records)))
 
     def _append(self, records: Sequence[bytes], size: int) -> None:
         self._records.extend(records)
         self._bytes += size
         self._next_place += len(records)
+
+    def ticket(self, count: int) -> Ticket:
+        """Waits for the ``count`` records that were appended last."""
+        ticket = Ticket(self._next_place - count, self._next_place)
+        self._tickets.append(ticket)
+        return ticket
+
+    def give_up(self, ticket: Ticket) -> None:
+        """Nobody waits for ``ticket`` any more."""
+        if ticket in self._tickets:
+            self._tickets.remove(ticket)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for records to be stored."""
+        return bool(self._tickets)
 
     def take(self, count: int, max_bytes: int) -> Batch:
         """The first ``count`` records, or as many as there are and fit ``max_bytes``, but at least one.
@@ -115,13 +167,38 @@ class RecordQueue:
             self._records.appendleft(records.pop())
         return records
 
-    def confirm(self, batch: Batch, unwritten: Sequence[int] = ()) -> None:
-        """End ``batch``: all is stored but the indexes ``unwritten`` (ascending), which return to the head in order."""
+    def confirm(
+        self, batch: Batch, unwritten: Sequence[int] = (), quarantined: Mapping[int, str] | None = None
+    ) -> None:
+        """End ``batch``: all of it is settled but the indexes ``unwritten`` (ascending), which return to the head.
+
+        ``quarantined`` gives the reasons, by index, of those that were settled by quarantine.
+        """
         del self._taken[id(batch)]
         kept = [batch.records[index] for index in unwritten]
         self._bytes -= sum(map(len, batch.records)) - sum(map(len, kept))
+        self._return(kept, [batch.places[index] for index in unwritten])
+        if self._tickets:
+            self._settle(batch, set(unwritten), quarantined or {})
+
+    def _return(self, kept: list[bytes], places: list[int]) -> None:
+        if kept and self._put_back and self._put_back[0] < places[0]:
+            # A batch that was taken earlier has been put back before this one: both go in by their places.
+            head = [self._records.popleft() for _ in self._put_back]
+            merged = sorted(zip([*self._put_back, *places], [*head, *kept], strict=True))
+            self._put_back.clear()
+            places, kept = [place for place, _ in merged], [record for _, record in merged]
         self._records.extendleft(reversed(kept))
-        self._put_back.extendleft(batch.places[index] for index in reversed(unwritten))
+        self._put_back.extendleft(reversed(places))
+
+    def _settle(self, batch: Batch, unwritten: set[int], quarantined: Mapping[int, str]) -> None:
+        settled = {place: index for index, place in enumerate(batch.places) if index not in unwritten}
+        low, high = min(batch.places), max(batch.places) + 1
+        for ticket in self._tickets:
+            places = range(max(low, ticket.first), min(high, ticket.end))
+            mine = [settled[place] for place in places if place in settled]
+            ticket.settle(len(mine), [quarantined[index] for index in mine if index in quarantined])
+        self._tickets = [ticket for ticket in self._tickets if ticket.left]
 
     def unstored(self) -> Iterator[tuple[int, bytes]]:
         """The place and bytes of every record on the deque, in order; call it when nothing is in flight."""

@@ -7,10 +7,12 @@ A record is carried as its BSON document, encoded once at acceptance:
 ``_id`` comes first and ``timestamp`` last, so both can be read from the bytes without decoding them.
 """
 
+import collections
+import hashlib
 import os
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import bson
@@ -27,6 +29,13 @@ JOB_MESSAGE = "Job processed"
 #: A document that holds an ObjectId and nothing else.
 MIN_RECORD_BYTES = 22
 
+#: The source of records from /add-job and /add-jobs, which do not name one in the document.
+JOB_SOURCE = "jobs"
+
+_BAD = b"\x02bad\x00"
+_SOURCE = b"\x02source\x00"
+#: A record names its source right behind its id, in at most 15 characters: it is counted by slices, not decoded.
+_SOURCE_END = 21 + len(_SOURCE) + 4 + 16
 _ID = b"\x07_id\x00"
 _TIMESTAMP = struct.Struct("<11sqB")
 _TIMESTAMP_NAME = b"\x09timestamp\x00"
@@ -80,6 +89,14 @@ def encode_job(value: Any, notes: jsontext.Notes, record_id: bytes, timestamp_ms
     return _envelope(record_id, _JOB_HEAD + _data_elements(value, notes), timestamp_ms)
 
 
+def encode(head: Mapping[str, Any], value: Any, notes: jsontext.Notes, record_id: bytes, timestamp_ms: int) -> bytes:
+    """A record with the fields ``head`` (``source``, if any, first; then ``message``) before its data.
+
+    Raises TooLarge when MongoDB could not hold it.
+    """
+    return _envelope(record_id, bson.encode(head)[4:-1] + _data_elements(value, notes), timestamp_ms)
+
+
 def _data_elements(value: Any, notes: jsontext.Notes) -> bytes:
     try:
         elements = bson.encode({"data": value, "notes": notes} if notes else {"data": value})[4:-1]
@@ -103,6 +120,48 @@ def _envelope(record_id: bytes, elements: bytes, timestamp_ms: int) -> bytes:
         raise TooLarge(f"the record takes {size} bytes as BSON; MongoDB holds at most {MAX_RECORD_BYTES}")
     tail = _TIMESTAMP.pack(_TIMESTAMP_NAME, timestamp_ms, 0)
     return b"".join((_LENGTH.pack(size), _ID, record_id, elements, tail))
+
+
+def encode_bad(original: bytes, code: str, reason: str, source: str, record_id: bytes, timestamp_ms: int) -> bytes:
+    """Bytes that are no record, on their way to quarantine as every record is on its way to the store.
+
+    They go by the same queue and backup, so they are as safe; ``is_bad`` tells them from records.
+    """
+    elements = bson.encode({"bad": source, "code": code, "reason": reason, "original": original})[4:-1]
+    return _envelope(record_id, elements, timestamp_ms)
+
+
+def is_bad(record: bytes) -> bool:
+    """Whether ``record`` is what encode_bad gives."""
+    return record.startswith(_BAD, 21)
+
+
+def derived_id(key: str, index: int) -> bytes:
+    """The id of the ``index``-th record of a request that a client has named ``key``: the same on every instance.
+
+    96 bits of a SHA-256, so that two keys have the same id as often as two random ObjectIds.
+    """
+    return hashlib.sha256(b"%d:%b" % (index, key.encode())).digest()[:12]
+
+
+def count_sources(found: Iterable[bytes]) -> dict[str, int]:
+    """How many of the records are of each source."""
+    counts: dict[str, int] = {}
+    for head, count in collections.Counter([record[21:_SOURCE_END] for record in found]).items():
+        source = _source(head)
+        counts[source] = counts.get(source, 0) + count
+    return counts
+
+
+def _source(head: bytes) -> str:
+    if head.startswith(_BAD):
+        return _text_at(head, len(_BAD))
+    return _text_at(head, len(_SOURCE)) if head.startswith(_SOURCE) else JOB_SOURCE
+
+
+def _text_at(head: bytes, at: int) -> str:
+    size = _LENGTH.unpack_from(head, at)[0]
+    return head[at + 4 : at + 3 + size].decode()
 
 
 def id_of(record: bytes) -> bytes:

@@ -1,26 +1,29 @@
 """The whole life of the server, top to bottom: what starts, in what order, and what stops, in what order and why."""
 
 import asyncio
+import contextlib
+import importlib.util
 import logging
+import math
+import secrets
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, cast
 
 import tornado.log
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from . import __version__, embedded
+from . import __version__, embedded, receivers
 from .application import LogApplication
-from .backup import Backup, RecordStream, connect
 from .config import HelpRequested, Options, load, redacted
-from .errors import StartError
-from .segments import Segments
+from .errors import LeaseHeld, StartError
+from .lane import Lane
+from .leases import RENEW_SECONDS, Leases
 from .store import RecordStore
-from .writer import Backoff
+from .streams import FAILURES, RecordStream, connect
 
 log = logging.getLogger("logsrv")
 
@@ -30,6 +33,11 @@ _BODY_SECONDS = 300
 _MAX_HEADER_BYTES = 64 * 1024
 #: No body is held because of this number: the handlers count, and keep what --max_body_bytes allows.
 _ANY_SIZE = 1 << 62
+#: How often a name that is taken, and a Redis that is away at the start, are looked at again.
+_LEASE_LOOK_SECONDS = 1.0
+_REDIS_LOOK_SECONDS = 0.5
+#: How often a stop looks whether the requests have ended.
+_STOP_LOOK_SECONDS = 0.02
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -38,13 +46,25 @@ def main(arguments: Sequence[str] = sys.argv[1:]) -> int:
     try:
         options = load(arguments)
         _log_to_stderr(options.log_level)
-        return asyncio.run(Server(options).run())
+        with asyncio.Runner(loop_factory=_loop_factory(options.transport)) as runner:
+            return runner.run(Server(options).run())
     except HelpRequested as text:
         print(text)
         return 0
     except StartError as error:
         print(f"tornado_logsrv: {error}", file=sys.stderr)
         return 2
+
+
+def _loop_factory(transport: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loop where it is to be had. Raises StartError when it is asked for and is not."""
+    if transport == "httptools" and not fast():
+        raise StartError("--transport: httptools needs the extra: pip install 'tornado_logsrv[speed]'")
+    if transport == "tornado" or not fast():
+        return None
+    import uvloop
+
+    return cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
 
 
 def _log_to_stderr(level: str) -> None:
@@ -56,10 +76,26 @@ def _log_to_stderr(level: str) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
+def fast() -> bool:
+    """Whether the ``speed`` extra is installed."""
+    return all(importlib.util.find_spec(name) for name in ("httptools", "uvloop"))
+
+
 def http_server(application: LogApplication) -> HTTPServer:
-    """The HTTP server of ``application``, with its limits."""
-    return HTTPServer(
+    """The HTTP server of ``application``, with its limits, on the transport that its options choose."""
+    given: dict[str, Any] = {}
+    server: type[HTTPServer] = HTTPServer
+    if application.options.transport != "tornado" and fast():
+        # Not before: Tornado's own transport does without httptools.
+        from . import transport
+
+        server = transport.HTTPServer
+        given["fast_routes"] = {
+            (b"POST", path.encode()): Lane(application, path, collect) for path, collect in receivers.LANES.items()
+        }
+    return server(
         application,
+        **given,
         max_header_size=_MAX_HEADER_BYTES,
         max_body_size=_ANY_SIZE,
         idle_connection_timeout=_IDLE_SECONDS,
@@ -78,6 +114,8 @@ class Server:
         self._sockets: list[socket.socket] = []
         self._children: list[embedded.Child] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._status = 0
+        self._lost_name = False
 
     async def run(self) -> int:
         """Start, serve until SIGINT, SIGTERM or SIGHUP, stop; the exit status. Raises StartError."""
@@ -102,12 +140,19 @@ class Server:
         mongo_url, redis_url = await self._backing_servers()
         # Neither connects yet: a server that is down is not fatal.
         self._store = RecordStore(mongo_url, options.mongo_db, options.mongo_collection)
-        self._application = LogApplication(options, self._store)
-        self._stream = RecordStream(connect(redis_url), options.redis_prefix, options.instance_name)
-        segments = Segments(Path(self._data.path), options.instance_name)
-        self._backup = Backup(self._stream, segments, self._application.queue)
-        self._application.writer.on_stored = self._backup.trim
+        self._redis = connect(redis_url)
+        stream = RecordStream(self._redis, options.redis_prefix, options.instance_name)
+        self._leases = Leases(
+            self._redis, options.redis_prefix, options.instance_name, self._data.name, secrets.token_hex(8)
+        )
+        self._application = LogApplication(options, self._store, stream)
+        self._application.may_journal = lambda: self._leases.valid
+        # Before anything is read: two that write one stream would trim each other's entries.
+        await self._claim_name()
         await self._read_back()
+        self._tasks.append(asyncio.ensure_future(self._tend()))
+        if not options.redis_url:
+            self._tasks.append(asyncio.ensure_future(embedded.sync(self._data.path)))
         self._application.writer.start()
         self._install_signals()
         # Last: from here on, requests come.
@@ -117,7 +162,12 @@ class Server:
 
     def _bind(self) -> list[socket.socket]:
         try:
-            return bind_sockets(self._options.port, self._options.address, backlog=_LISTEN_BACKLOG)
+            return bind_sockets(
+                self._options.port,
+                self._options.address,
+                backlog=_LISTEN_BACKLOG,
+                reuse_port=self._options.reuse_port == "yes",
+            )
         except OSError as error:
             where = f"{self._options.address}:{self._options.port}"
             raise StartError(f"cannot listen on {where}: {error.strerror} (--address, --port)") from None
@@ -133,28 +183,77 @@ class Server:
         await asyncio.gather(*(child.start() for child in self._children))
         return urls[0], urls[1]
 
-    async def _read_back(self) -> None:
+    async def _claim_name(self) -> None:
+        """Take the lease of this instance's name. Raises StartError when another live process has it."""
         try:
-            count = self._backup.recover_files()
-        except OSError as error:
-            raise StartError(f"a backup file cannot be read: {error}") from None
-        recovered = await self._backup.recover_stream()
-        if recovered is None:
-            self._tasks.append(asyncio.ensure_future(self._read_back_later()))
-        self._tell_read_back(count + (recovered or 0))
+            await self._outwait_lease()
+        except FAILURES as error:
+            self._application.backup.tell(False, error)
 
-    async def _read_back_later(self) -> None:
-        backoff = Backoff(0.5, 10.0)
-        recovered = None
-        while recovered is None:
-            await asyncio.sleep(backoff.next())
-            recovered = await self._backup.recover_stream()
-        self._tell_read_back(recovered)
+    async def _outwait_lease(self) -> None:
+        # The lease of one that was killed on another machine runs out; that of one that lives is renewed.
+        least, waited = math.inf, False
+        while True:
+            try:
+                return await self._leases.acquire()
+            except LeaseHeld as held:
+                if held.seconds > least:
+                    raise StartError(f"--instance: {held}") from None
+                least = held.seconds
+            if not waited:
+                log.info("the name %s has a lease that is not this server's; waiting to see whether it is renewed",
+                         self._leases.instance)  # fmt: skip
+                waited = True
+            await asyncio.sleep(_LEASE_LOOK_SECONDS)
 
-    def _tell_read_back(self, count: int) -> None:
-        if count:
+    async def _read_back(self) -> None:
+        """Read back what earlier processes have left, as far as the queue has room."""
+        await self._application.backup.find()
+        await self._application.backup.filled()
+        self._tell_read_back()
+
+    def _tell_read_back(self) -> None:
+        if count := self._application.unsettled:
             log.info("%d records read back; they are written first", count)
             self._application.writer.offered()
+
+    async def _tend(self) -> None:
+        """Keep the lease, find the stream when Redis comes late, and look after the streams of dead instances."""
+        backup = self._application.backup
+        while True:
+            await asyncio.sleep(RENEW_SECONDS if backup.ready and self._leases.valid else _REDIS_LOOK_SECONDS)
+            try:
+                await self._leases.acquire()
+                if not backup.ready and await backup.find():
+                    await backup.filled()
+                    self._tell_read_back()
+                await self._adopt_orphans()
+                backup.tell(True)
+                # What an outage has left undone waits for no further records.
+                backup.trim()
+            except LeaseHeld as held:
+                log.critical("%s; stopping", held)
+                self._status = 2
+                self._lost_name = True
+                self._stop.set()
+                return
+            except FAILURES as error:
+                backup.tell(False, error)
+
+    async def _adopt_orphans(self) -> None:
+        backup = self._application.backup
+        for name, done in backup.adopting().items():
+            if done:
+                await self._end_adoption(name)
+        for name in await self._leases.orphans():
+            if await self._leases.adopt(name) and name not in backup.adopting():
+                log.info("the server %s is gone; its records are stored from here", name)
+                await backup.adopt(RecordStream(self._redis, self._options.redis_prefix, name))
+
+    async def _end_adoption(self, name: str) -> None:
+        stream = RecordStream(self._redis, self._options.redis_prefix, name)
+        self._application.backup.adopted(name)
+        await self._leases.adopted(name, forget=await stream.drop_if_empty())
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -172,25 +271,45 @@ class Server:
         application, patience = self._application, self._options.shutdown_timeout
         # No new connections; requests that are under way are answered, and their connections then closed.
         self._http.stop()
-        await self._unless_hurried(application.stop_accepting(), patience)
+        application.stopping = True
+        await self._unless_hurried(self._requests_end(), patience)
         # From here on nothing can be accepted, so what is dumped is all there is.
-        application.closed = True
+        application.intake.closed = True
         await self._http.close_all_connections()
         for task in self._tasks:
             task.cancel()
-        await self._unless_hurried(application.writer.stop(), patience)
+        await self._unless_hurried(self._end_writes(), patience)
         await application.writer.abandon()
+        await application.backup.stop()
         try:
-            await self._backup.dump()
-            return 0
+            await self._keep()
         except OSError as error:
-            log.critical(
-                "%d records are lost: neither Redis nor a file would take them: %s", len(application.queue), error
-            )
-            return 1
+            log.critical("%d records are lost: neither Redis nor a file takes them: %s", len(application.queue), error)
+            self._status = 1
         finally:
             await self._store.close()
-            await self._stream.close()
+            await self._redis.aclose()
+        return self._status
+
+    async def _requests_end(self) -> None:
+        # Also those of which only a part has been read: no handler knows of them.
+        half_read = getattr(self._http, "is_reading", lambda: False)
+        while self._application.in_progress or half_read():  # noqa: ASYNC110
+            await asyncio.sleep(_STOP_LOOK_SECONDS)
+
+    async def _end_writes(self) -> None:
+        await self._application.journal.stop()
+        await self._application.writer.stop()
+
+    async def _keep(self) -> None:
+        """Give what is not stored to Redis or a file, and the name to whoever wants it. Raises OSError."""
+        if self._lost_name:
+            # The stream is another's now.
+            self._application.backup.dump_to_file()
+            return
+        await self._application.backup.dump()
+        with contextlib.suppress(*FAILURES):
+            await self._leases.release()
 
     async def _unless_hurried(self, work: Coroutine[Any, Any, None], patience: float) -> None:
         """Await ``work``, for ``patience`` seconds at most, and no longer than until a second signal."""

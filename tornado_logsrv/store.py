@@ -1,21 +1,25 @@
 """MongoDB: the only module that imports motor."""
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import pymongo.uri_parser
 from bson import CodecOptions, DatetimeMS, Int64, ObjectId
 from bson.codec_options import DatetimeConversion
+from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from motor.motor_tornado import MotorClient
 from pymongo import ASCENDING, DESCENDING, InsertOne, WriteConcern
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
-from .errors import StartError, StoreUnavailable, WriteFailed
-from .minutes import MINUTE_MS, Minutes
-from .records import timestamp_of
+from .errors import StartError, StoreUnavailable
+from .occupancy import Occupancy
+from .outcome import Outcome
+from .quarantine import Quarantine, Refusal, reason_of
+from .records import is_bad, timestamp_of
 
 log = logging.getLogger("logsrv.store")
 
@@ -27,6 +31,30 @@ _URL_DEFAULTS = {
     "heartbeatFrequencyMS": 2000,
 }
 _DUPLICATE_KEY = 11000
+#: The server's codes (mongodb/mongo, src/mongo/base/error_codes.yml) that say of a document that it will never do.
+#: Any other may pass, so the record is kept and tried again.
+_REFUSED_FOR_GOOD = frozenset(
+    {
+        2,  # BadValue
+        9,  # FailedToParse
+        14,  # TypeMismatch
+        15,  # Overflow: nested too deep
+        22,  # InvalidBSON
+        52,  # DollarPrefixedFieldName
+        55,  # InvalidDBRef
+        56,  # EmptyFieldName
+        57,  # DottedFieldName
+        121,  # DocumentValidationFailure
+        171,  # CannotIndexParallelArrays
+        10334,  # BSONObjectTooLarge
+        11000,  # DuplicateKey, of another index than _id
+        16755,  # cannot extract geo keys
+        17280,  # KeyTooLong
+        17419,  # the document would be too large
+    }
+)
+#: What the driver raises of a document it cannot send. None of these is a fault of the server or the network.
+_CLIENT_REFUSALS = (BSONError, OverflowError, UnicodeError, RecursionError)
 
 Document = dict[str, Any]
 Order = Literal["asc", "desc"]
@@ -40,8 +68,22 @@ class Position:
     id: ObjectId
 
 
+@dataclasses.dataclass
+class _Inserted:
+    """What of an insert is not stored: ``unwritten`` because of ``problem``, ``refused`` for good."""
+
+    unwritten: list[int] = dataclasses.field(default_factory=list)
+    refused: dict[int, Refusal] = dataclasses.field(default_factory=dict)
+    problem: str = ""
+
+    def __add__(self, other: "_Inserted") -> "_Inserted":
+        return _Inserted(
+            [*self.unwritten, *other.unwritten], self.refused | other.refused, self.problem or other.problem
+        )
+
+
 class RecordStore:
-    """One collection of records, written in batches and read in pages."""
+    """One collection of records, written in batches and read in pages, and its quarantine."""
 
     def __init__(self, url: str, database: str, collection: str) -> None:
         """Connects to nothing yet. Raises StartError when ``url`` cannot be one."""
@@ -54,12 +96,14 @@ class RecordStore:
         codec: CodecOptions[Document] = CodecOptions(
             tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
         )
-        self._database = self._client.get_database(database, codec_options=codec)
         # Confirmed means on a majority and in their journals: without j a server that is killed with -9 loses
         # records it has confirmed (MongoDB manual, "Write Concern").
-        self._records = self._database.get_collection(collection, write_concern=WriteConcern("majority", j=True))
+        safe = WriteConcern("majority", j=True)
+        self._database = self._client.get_database(database, codec_options=codec)
+        self._records = self._database.get_collection(collection, write_concern=safe)
         self._hours = self._database.get_collection(f"{collection}_hours")
-        self._minutes: Minutes | None = None
+        self.quarantine = Quarantine(self._database.get_collection(f"{collection}_quarantine", write_concern=safe))
+        self._occupancy: Occupancy | None = None
         self._prepared = False
 
     async def prepare(self) -> None:
@@ -67,39 +111,87 @@ class RecordStore:
         if self._prepared:
             return
         await self._records.create_index([("timestamp", ASCENDING), ("_id", ASCENDING)])
+        await self.quarantine.prepare()
         build = await self._client.admin.command("buildInfo")
         if "secantusVersion" in build:
-            self._minutes = await self._load_minutes()
+            self._occupancy = await self._load_occupancy()
         self._prepared = True
 
-    async def _load_minutes(self) -> Minutes:
-        minutes = Minutes()
+    async def _load_occupancy(self) -> Occupancy:
+        occupancy = Occupancy()
         async for hour in self._hours.find({}):
-            minutes.load(int(hour["_id"].timestamp() * 1000), hour["minutes"])
-        return minutes
+            crowds = hour.get("crowds", {})
+            for minute, seconds in hour["seconds"].items():
+                start_ms = int(hour["_id"].timestamp() * 1000)
+                occupancy.load(start_ms, int(minute), seconds, crowds.get(minute, 0))
+        return occupancy
 
-    async def write(self, records: Sequence[bytes]) -> None:
-        """Store ``records``; a record that is there already is stored.
+    # Writing
 
-        Raises WriteFailed with the indexes of the records that are not confirmed, in the journals of a majority.
+    async def write(self, records: Sequence[bytes]) -> Outcome:
+        """Store ``records``; one that is there already is stored. What MongoDB refuses for good goes to quarantine.
+
+        Stored means confirmed, in the journals of a majority. Raises nothing that is foreseen.
         """
+        bad = [index for index, record in enumerate(records) if is_bad(record)]
+        good = sorted({*range(len(records))} - {*bad}) if bad else range(len(records))
         try:
             await self.prepare()
-            await self._note_minutes(records)
-            await self._records.bulk_write([InsertOne(RawBSONDocument(r)) for r in records], ordered=False)
-        except BulkWriteError as error:
-            _examine(dict(error.details), len(records))
+            inserted = await self._insert(records, good)
         except PyMongoError as error:
-            raise WriteFailed(_reason(error), range(len(records))) from error
+            return Outcome(range(len(records)), problem=_reason(error))
+        await self._note_seconds(records)
+        if not bad and not inserted.refused:
+            return Outcome(inserted.unwritten, problem=inserted.problem)
+        return await self._keep_refused(records, inserted, {**dict.fromkeys(bad), **inserted.refused})
 
-    async def _note_minutes(self, records: Sequence[bytes]) -> None:
-        if self._minutes is None:
+    async def _keep_refused(
+        self, records: Sequence[bytes], inserted: _Inserted, refused: Mapping[int, Refusal | None]
+    ) -> Outcome:
+        try:
+            await self.quarantine.add([(records[index], refusal) for index, refusal in refused.items()])
+        except PyMongoError as error:
+            # They are nowhere else: they stay on the queue until they are.
+            unwritten = sorted({*inserted.unwritten, *refused})
+            return Outcome(unwritten, problem=f"the quarantine cannot be written: {_reason(error)}")
+        reasons = {index: reason_of(records[index], refusal) for index, refusal in refused.items()}
+        return Outcome(inserted.unwritten, reasons, inserted.problem)
+
+    async def _insert(self, records: Sequence[bytes], indexes: Sequence[int]) -> _Inserted:
+        """Insert the records at ``indexes``. When the driver or the server refuses all for one, that one is found.
+
+        Raises PyMongoError when nothing of it is confirmed.
+        """
+        if not indexes:
+            return _Inserted()
+        try:
+            await self._records.bulk_write([InsertOne(RawBSONDocument(records[i])) for i in indexes], ordered=False)
+            return _Inserted()
+        except BulkWriteError as error:
+            return _examine(dict(error.details), indexes)
+        except OperationFailure as error:
+            if error.code not in _REFUSED_FOR_GOOD:
+                raise
+            refusal = Refusal(error.code or "", str(error.details and error.details.get("errmsg")))
+        except _CLIENT_REFUSALS as error:
+            refusal = Refusal(type(error).__name__, str(error))
+        if len(indexes) == 1:
+            return _Inserted(refused={indexes[0]: refusal})
+        half = len(indexes) // 2
+        return await self._insert(records, indexes[:half]) + await self._insert(records, indexes[half:])
+
+    async def _note_seconds(self, records: Sequence[bytes]) -> None:
+        if self._occupancy is None:
             return
-        self._minutes.note(map(timestamp_of, records))
-        for hour_ms, mask in self._minutes.unsaved().items():
-            set_bits = {"$bit": {"minutes": {"or": Int64(mask)}}}
-            await self._hours.update_one({"_id": DatetimeMS(hour_ms)}, set_bits, upsert=True)
-        self._minutes.saved()
+        self._occupancy.note(map(timestamp_of, records))
+        # A hint: it holds in this process anyway, and what cannot be saved now is saved with a later batch.
+        with contextlib.suppress(PyMongoError):
+            for hour_ms, minute, seconds, crowds in self._occupancy.unsaved():
+                masks = {f"seconds.{minute}": {"or": Int64(seconds)}, f"crowds.{minute}": {"or": Int64(crowds)}}
+                await self._hours.update_one({"_id": DatetimeMS(hour_ms)}, {"$bit": masks}, upsert=True)
+            self._occupancy.saved()
+
+    # Reading
 
     async def page(
         self, order: Order, low: int | None, high: int | None, after: Position | None, limit: int
@@ -112,7 +204,7 @@ class RecordStore:
             await self.prepare()
             return await self._page(order, low, high, after, limit)
         except PyMongoError as error:
-            raise StoreUnavailable(f"MongoDB cannot be read: {_reason(error)}", 5) from error
+            raise unavailable(error) from error
 
     async def _page(
         self, order: Order, low: int | None, high: int | None, after: Position | None, limit: int
@@ -124,24 +216,15 @@ class RecordStore:
         for start, end in self._ranges(order, low, high):
             if len(found) >= limit:
                 break
-            documents = await self._find(_between(start, end), order, limit - len(found))
-            found += documents
-        self._learn_width(order, found, limit)
+            found += await self._find(_between(start, end), order, limit - len(found))
         return found
 
     def _ranges(self, order: Order, low: int | None, high: int | None) -> Iterable[tuple[int | None, int | None]]:
         if low is not None and high is not None and low >= high:
             return ()
-        if self._minutes is None:
+        if self._occupancy is None:
             return ((low, high),)
-        return self._minutes.ranges_up(low, high) if order == "asc" else self._minutes.ranges_down(low, high)
-
-    def _learn_width(self, order: Order, found: list[Document], limit: int) -> None:
-        if self._minutes is None or len(found) < limit:
-            return
-        first, last = (_milliseconds(found[index]["timestamp"]) for index in (0, -1))
-        # Half as wide again as this page was, so that the next is most often one query.
-        self._minutes.width_ms = min(max(1, abs(first - last) * 3 // 2), MINUTE_MS)
+        return self._occupancy.ranges_up(low, high) if order == "asc" else self._occupancy.ranges_down(low, high)
 
     async def _find(self, query: Document, order: Order, limit: int) -> list[Document]:
         direction = ASCENDING if order == "asc" else DESCENDING
@@ -152,6 +235,11 @@ class RecordStore:
     async def close(self) -> None:
         """Close every connection."""
         self._client.close()
+
+
+def unavailable(error: PyMongoError) -> StoreUnavailable:
+    """The error of this package for one of the driver's."""
+    return StoreUnavailable(f"MongoDB cannot be used: {_reason(error)}", 5)
 
 
 def _same_moment(order: Order, after: Position) -> Document:
@@ -170,20 +258,23 @@ def _between(start: int | None, end: int | None) -> Document:
     return {"timestamp": bounds} if bounds else {}
 
 
-def _milliseconds(moment: Any) -> int:
-    return int(moment) if isinstance(moment, DatetimeMS) else round(moment.timestamp() * 1000)
-
-
-def _examine(details: Document, count: int) -> None:
-    """Raise WriteFailed for what a partly failed bulk write left unconfirmed; nothing when all of it is stored."""
+def _examine(details: Document, indexes: Sequence[int]) -> _Inserted:
+    """What a partly failed bulk write of the records at ``indexes`` left unconfirmed or refused."""
     concerns = details.get("writeConcernErrors") or []
     if concerns:
         # Written somewhere, but not on a majority: nothing of it counts. Written again, it is a duplicate.
-        raise WriteFailed(f"write concern not met: {concerns[0].get('errmsg')}", range(count))
-    failed = [error for error in details.get("writeErrors", ()) if not _is_stored(error)]
-    if failed:
-        indexes = sorted(error["index"] for error in failed)
-        raise WriteFailed(f"code {failed[0].get('code')}: {failed[0].get('errmsg')}", indexes)
+        return _Inserted(list(indexes), problem=f"write concern not met: {concerns[0].get('errmsg')}")
+    result = _Inserted()
+    for error in sorted(details.get("writeErrors", ()), key=lambda error: error["index"]):
+        index = indexes[error["index"]]
+        if _is_stored(error):
+            continue
+        if error.get("code") in _REFUSED_FOR_GOOD:
+            result.refused[index] = Refusal(error["code"], str(error.get("errmsg")))
+        else:
+            result.unwritten.append(index)
+            result.problem = f"code {error.get('code')}: {error.get('errmsg')}"
+    return result
 
 
 def _is_stored(error: Document) -> bool:

@@ -4,13 +4,14 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tornado.ioloop import IOLoop, PeriodicCallback
 
-from .errors import WriteFailed
-from .queues import RecordQueue
+from .metrics import Ledger
+from .outcome import Outcome
+from .queues import Batch, RecordQueue
 from .records import Clock
 
 log = logging.getLogger("logsrv.writer")
@@ -27,8 +28,8 @@ RETRY_MAX = 30
 class Sink(Protocol):
     """Where batches go."""
 
-    async def write(self, records: list[bytes]) -> None:
-        """Store ``records``, or raise WriteFailed with the indexes that are not confirmed."""
+    async def write(self, records: Sequence[bytes]) -> Outcome:
+        """Store ``records``, or put them in quarantine; raises nothing that is foreseen."""
 
 
 class Backoff:
@@ -66,6 +67,7 @@ class BatchWriter:
         self,
         queue: RecordQueue,
         sink: Sink,
+        ledger: Ledger,
         *,
         interval_ms: int,
         batch_size: int,
@@ -74,9 +76,10 @@ class BatchWriter:
     ) -> None:
         self._queue = queue
         self._sink = sink
+        self._ledger = ledger
         self._batch_size = batch_size
-        #: Called whenever records have been confirmed: ``queue.floor`` may have risen.
-        self.on_stored: Callable[[], None] = lambda: None
+        #: Called whenever records have been settled: ``queue.floor`` may have risen.
+        self.on_settled: Callable[[], None] = lambda: None
         self._clock = clock
         self._backoff = backoff or Backoff(BACKOFF_FIRST, BACKOFF_MAX)
         self._ticks = PeriodicCallback(self.flush_soon, interval_ms)
@@ -91,17 +94,21 @@ class BatchWriter:
 
     async def stop(self) -> None:
         """Begin no more writes, and wait for the batch in flight, which PeriodicCallback.stop() does not."""
+        self._end()
+        if self._flush is not None:
+            await asyncio.wait([self._flush])
+
+    def _end(self) -> None:
         self._stopping = True
         self._ticks.stop()
         self._forget_retry()
-        if self._flush is not None:
-            await asyncio.wait([self._flush])
 
     async def abandon(self) -> None:
         """Give up a batch that is still in flight: its records are put back.
 
         Should MongoDB have them after all, their ``_id`` keeps them single.
         """
+        self._end()
         if self._flush is not None:
             self._flush.cancel()
             await asyncio.wait([self._flush])
@@ -135,40 +142,44 @@ class BatchWriter:
             await self._drain()
         finally:
             self._flush = None
-        if len(self._queue) >= self._batch_size:
+        if len(self._queue) >= self._batch_size or self._queue.awaited:
             self.flush_soon()
 
     async def _drain(self) -> None:
         left = len(self._queue)
         while left > 0 and not self._stopping:
-            written = await self._write_batch(min(left, self._batch_size))
-            if not written:
+            settled = await self._write_batch(min(left, self._batch_size))
+            if not settled:
                 return
-            left -= written
+            left -= settled
 
     async def _write_batch(self, count: int) -> int:
-        """Write one batch; how many records were taken, or 0 when it failed and the writer must wait."""
+        """Write one batch; how many of its records are settled. None, and the writer must wait before the next."""
         batch = self._queue.take(count, BATCH_MAX_BYTES)
         before, began = self._queue.size_bytes, self._clock()
-        unwritten: list[int] | range = range(len(batch))
+        outcome = Outcome(range(len(batch)), problem="the write was given up")
         try:
-            await self._sink.write(batch.records)
-            unwritten = range(0)
-        except WriteFailed as error:
-            unwritten = list(error.unwritten)
-            self._failed(error)
-            return 0
+            outcome = await self._sink.write(batch.records)
         except Exception as error:
             # Unknown, so it may pass: nothing is dropped.
             log.exception("a write failed in a way this server does not know")
-            self._failed(error)
-            return 0
+            outcome = Outcome(range(len(batch)), problem=repr(error))
         finally:
-            self._queue.confirm(batch, unwritten)
-            if len(unwritten) < len(batch):
-                self.on_stored()
+            self._settle(batch, outcome)
+        if len(outcome.unwritten) == len(batch):
+            self._failed(outcome.problem)
+            return 0
         self._succeeded((before - self._queue.size_bytes) / max(self._clock() - began, 1e-6))
-        return len(batch)
+        return len(batch) - len(outcome.unwritten)
+
+    def _settle(self, batch: Batch, outcome: Outcome) -> None:
+        self._queue.confirm(batch, outcome.unwritten, outcome.quarantined)
+        if len(outcome.unwritten) == len(batch):
+            return
+        other = {*outcome.unwritten, *outcome.quarantined}
+        stored = [r for index, r in enumerate(batch.records) if index not in other] if other else batch.records
+        self._ledger.settled(stored, [batch.records[index] for index in outcome.quarantined])
+        self.on_settled()
 
     def _succeeded(self, rate: float) -> None:
         if self._backoff.failures:
@@ -176,9 +187,9 @@ class BatchWriter:
         self._backoff.reset()
         self._drain_rate = 0.8 * self._drain_rate + 0.2 * rate if self._drain_rate else rate
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, problem: str) -> None:
         if not self._backoff.failures:
-            log.warning("cannot write to MongoDB, records are kept and tried again: %s", error)
+            log.warning("cannot write to MongoDB, records are kept and tried again: %s", problem)
         delay = self._backoff.next()
         if not self._stopping:
             self._retry = IOLoop.current().call_later(delay, self._try_again)

@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from tornado_logsrv.outcome import Outcome
+
 
 @pytest.mark.gen_test
 async def test_the_queue_is_told_in_records_and_bytes(fetch, app):
@@ -24,7 +26,7 @@ async def test_what_is_in_flight_is_counted_as_not_stored(fetch, app):
     batch = app.queue.take(1, 1 << 20)
     size = json.loads((await fetch("/queue-size")).body)
     assert (size["queueSize"], size["inFlight"]) == (2, 1)
-    app.queue.confirm(batch)
+    app.writer._settle(batch, Outcome())
     size = json.loads((await fetch("/queue-size")).body)
     assert (size["queueSize"], size["inFlight"]) == (1, 0)
 

@@ -1,9 +1,17 @@
-"""The read side: one module a resource, and its line in the table of routes."""
+"""The read side: one module a resource, and its lines in the table of routes."""
 
 from .logs import LogsHandler
+from .metrics import MetricsHandler
+from .quarantine import OneQuarantinedHandler, QuarantineHandler, ReplayHandler
 from .queue import QueueSizeHandler
+
+_ID = "([0-9a-f]{24})"
 
 ROUTES = [
     ("/queue-size", QueueSizeHandler),
     ("/logs", LogsHandler),
+    ("/quarantine", QuarantineHandler),
+    (f"/quarantine/{_ID}", OneQuarantinedHandler),
+    (f"/quarantine/{_ID}/replay", ReplayHandler),
+    ("/metrics", MetricsHandler),
 ]

@@ -1,17 +1,117 @@
-"""``POST /add-job``: one JSON body, any JSON value, one record."""
+"""``POST /add-job``: one JSON body, any JSON value, one record. ``POST /add-jobs``: many, as an array or NDJSON."""
+
+from typing import Any
 
 from .. import jsontext, records
-from ..handler import BodyHandler
+from ..collector import Collector, IdOf
+from ..errors import BadParameter, Unreadable
+from ..handler import CollectingHandler, idempotency_key
+from ..intake import Receipt
+from ..jsonlines import BadLine, Block, ValuesReader
+
+NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 
 
-class JobHandler(BodyHandler):
+class Job:
+    """The record of a request that is one job."""
+
+    source = records.JOB_SOURCE
+
+    def __init__(self, id_of: IdOf, now_ms: int) -> None:
+        self._id = id_of(0)
+        self._now_ms = now_ms
+        self._pieces: list[bytes] = []
+
+    def take(self, piece: bytes) -> None:
+        """Keep a piece of the body."""
+        self._pieces.append(piece)
+
+    def end(self) -> list[bytes]:
+        """The one record. Raises Unreadable and TooLarge."""
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        value, notes = jsontext.read(body)
+        return [records.encode_job(value, notes, self._id, self._now_ms)]
+
+    def answer(self, receipt: Receipt) -> dict[str, Any]:
+        """The record's id and how it was acknowledged."""
+        answer = {"message": "Job added", "id": self._id.hex(), "ack": receipt.ack}
+        if receipt.quarantined:
+            answer |= {"message": "Job quarantined", "reason": receipt.quarantined[0]}
+        return answer
+
+
+class Jobs:
+    """The records of a request that is many jobs, encoded as they arrive: of the body only a piece is held."""
+
+    source = records.JOB_SOURCE
+
+    def __init__(self, id_of: IdOf, now_ms: int, ndjson: bool | None = None, key_field: str | None = None) -> None:
+        """``ndjson``: None when the body tells. ``key_field``: the member that holds a record's key, if any does."""
+        self._id_of = id_of
+        self._now_ms = now_ms
+        self._key_field = key_field
+        self._reader = ValuesReader(ndjson=ndjson)
+        self._records: list[bytes] = []
+        self._bad = 0
+
+    def take(self, piece: bytes) -> None:
+        """Encode what values ``piece`` completes. Raises Refused."""
+        self._encode(self._reader.feed(piece))
+
+    def _encode(self, block: Block) -> None:
+        now_ms, encode, keep = self._now_ms, records.encode_job, self._records.append
+        for number, (index, value) in enumerate(zip(block.indexes, block.values, strict=True)):
+            record_id = self._id_of(index) if self._key_field is None else self._keyed_id(index, value)
+            keep(encode(value, block.notes.get(number, []), record_id, now_ms))
+        for bad in block.bad:
+            self._add_bad(bad)
+
+    def _add_bad(self, bad: BadLine) -> None:
+        reason = f"line {bad.line}: {bad.reason}"
+        record_id = self._id_of(bad.index)
+        self._records.append(records.encode_bad(bad.raw, "unreadable", reason, self.source, record_id, self._now_ms))
+        self._bad += 1
+
+    def _keyed_id(self, index: int, value: Any) -> bytes:
+        key = value.get(self._key_field) if isinstance(value, dict) else None
+        if key is None:
+            return self._id_of(index)
+        if not isinstance(key, (str, int)):
+            raise BadParameter("key_field", f"record {index}: a key must be a text or a whole number")
+        named = idempotency_key(str(key))
+        assert named is not None
+        return records.derived_id(named, 0)
+
+    def end(self) -> list[bytes]:
+        """All records. Raises Unreadable when not one line could be read."""
+        self._encode(self._reader.end())
+        if self._bad and self._bad == len(self._records):
+            raise Unreadable("not one line is JSON")
+        return self._records
+
+    def answer(self, receipt: Receipt) -> dict[str, Any]:
+        """How many were accepted, how many are in quarantine, and how it was acknowledged."""
+        quarantined = max(self._bad, len(receipt.quarantined))
+        accepted = len(self._records) - quarantined
+        return {"message": "Jobs added", "accepted": accepted, "quarantined": quarantined, "ack": receipt.ack}
+
+
+class JobHandler(CollectingHandler):
     """Takes one job."""
 
-    def post(self) -> None:
-        """202 with the record's id and how it was acknowledged."""
-        application = self.application
-        value, notes = jsontext.read(self.body)
-        record_id = application.ids.next()
-        record = records.encode_job(value, notes, record_id, application.now_ms())
-        ack = application.accept([record])
-        self.answer(202, {"message": "Job added", "id": record_id.hex(), "ack": ack})
+    def collector(self) -> Collector:
+        """One record."""
+        return Job(self.record_id, self.application.now_ms())
+
+
+class JobsHandler(CollectingHandler):
+    """Takes many jobs."""
+
+    media_types = ("application/json", *NDJSON_TYPES)
+
+    def collector(self) -> Collector:
+        """As many records as there are."""
+        media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        ndjson = True if media_type in NDJSON_TYPES else None
+        key_field = self.get_query_argument("key_field", None)
+        return Jobs(self.record_id, self.application.now_ms(), ndjson, key_field)

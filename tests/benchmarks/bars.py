@@ -1,0 +1,19 @@
+"""Every bar, in one place: what the ratios are to be. Those of a row without one here are for the reader to judge."""
+
+from .rows import at_least, at_most
+
+#: POST /add-job on Tornado's own transport, beside a bare Tornado handler.
+REQUESTS = at_least(0.8)
+#: Records stored a second while requests are not the limit, beside a bare pymongo loop.
+STORED = at_least(0.9)
+#: Memory of a queued record of 170 bytes, beside its BSON size.
+MEMORY = at_most(1.6)
+#: Most memory while a queue is dumped or read back, beside the queue's own.
+DUMP_MEMORY = at_most(1.2)
+#: The time of ten times the records, beside ten times the time: linear, with room for noise.
+LINEAR = at_most(1.25)
+#: The issue says flat; this is what we take that to be.
+FLAT = at_most(1.5)
+#: Requests a second at ack=journal, beside ack=memory: one record a request on 32 connections and more; 1000 a request.
+JOURNAL = at_least(0.7)
+JOURNAL_BATCH = at_least(0.9)

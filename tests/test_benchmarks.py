@@ -1,0 +1,70 @@
+"""The benchmarks run, and measure everything they are to measure. What they find is for a quiet machine to say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROWS = {
+    "requests",
+    "requests-storing",
+    "requests-usual",
+    "stored",
+    "stored-posted",
+    "journal-1",
+    "journal-1-p99",
+    "journal-1-cpu",
+    "journal-32",
+    "journal-32-p99",
+    "journal-32-cpu",
+    "journal-256",
+    "journal-256-p99",
+    "journal-256-cpu",
+    "journal-batch",
+    "journal-batch-p99",
+    "journal-batch-cpu",
+    "journal-storing",
+    "journal-storing-p99",
+    "journal-storing-cpu",
+    "memory",
+    "memory-journal",
+    "dump-few",
+    "dump-many",
+    "read-back-few",
+    "read-back-many",
+    "dump-memory-few",
+    "dump-memory-many",
+    "read-back-memory-few",
+    "read-back-memory-many",
+    "recovery-listens",
+    "recovery-queued",
+    "recovery-memory",
+    "recovery-singles-listens",
+    "recovery-singles-queued",
+    "recovery-singles-memory",
+    "outage",
+    "outage-wait",
+    "pages-deep-few",
+    "pages-deep-many",
+    "pages-first-many",
+    "pages-deep-growth",
+}
+
+
+def test_a_quick_run_has_every_row():
+    command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--json", "-"]
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert {row["id"] for row in rows} == ROWS
+    assert len(rows) == len(ROWS)
+    assert all(row["name"] and row["unit"] and row["note"] for row in rows)
+
+
+def test_an_unknown_measurement_is_refused_by_name():
+    command = [sys.executable, "-m", "tests.benchmarks", "speed"]
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "speed: no such measurement" in done.stderr

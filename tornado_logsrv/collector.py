@@ -1,0 +1,24 @@
+"""What a receiver makes of a body, by whichever way it came: in one piece or many, to a handler or the fast lane."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .intake import Receipt
+
+#: Gives the id of a request's n-th record.
+IdOf = Callable[[int], bytes]
+
+
+class Collector(Protocol):
+    """The records of one request."""
+
+    source: str
+
+    def take(self, piece: bytes) -> None:
+        """Take in a piece of the decoded body. Raises Refused."""
+
+    def end(self) -> list[bytes]:
+        """The records, when the body is there. Raises Refused."""
+
+    def answer(self, receipt: Receipt) -> Any:
+        """The value of the answer 202, once the records have been accepted."""

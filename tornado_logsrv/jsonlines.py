@@ -1,0 +1,527 @@
+"""Bodies of many JSON values, read as they arrive: a JSON array, or NDJSON (a value a line).
+
+Values come in blocks. A block is decoded in one call where that loses nothing, and value by value with jsontext
+where it might; what a value becomes is what ``jsontext.read`` makes of its text, whichever way it went.
+
+A block is taken to lose nothing when no key stood twice in an object, for the decoder keeps the last of them and does
+not say so. ``_keeps_every_key`` finds that by counting.
+"""
+
+import codecs
+import json
+import operator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from . import jsontext
+from .errors import Refused, TooLarge, Unreadable
+from .records import MAX_RECORD_BYTES
+
+#: An array up to this long is decoded at once, a longer one in windows of about this.
+WINDOW_BYTES = 1 << 20
+#: What a window that holds not one whole value grows by at the most.
+GROWTH_BYTES = 4 << 20
+
+_BOM = codecs.BOM_UTF8
+_SPACE = b" \t\r\n"
+_OPENERS = frozenset(b'{["-0123456789tfn')
+_CLOSERS = frozenset(b'}]"0123456789el')
+#: How the first value of an array begins: an object with all up to the colon of its first key.
+_BEGINNING = re.compile(rb'\[\s*(\{\s*"[^"\\]{1,64}"\s*:|.)', re.DOTALL)
+_ENDINGS = {b"{": b"},", b"[": b"],", b'"': b'",'}
+_SKIP = re.compile(r"[ \t\r\n]*")
+#: A cut may go through a token; the longest that is not a string is -Infinity, and escapes are shorter.
+_LONGEST_TOKEN = 12
+_TOO_DEEP = "nested deeper than this server reads"
+
+_JSON = msgspec.json.Decoder()
+_ENCODER = msgspec.json.Encoder()
+#: Finds where a value ends: numbers are not made, since there are some that Python does not make of digits.
+_SCANNER = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=len)
+_first_byte = operator.itemgetter(0)
+_last_byte = operator.itemgetter(-1)
+#: What decoding, and encoding again, raises of texts that are not JSON or that only jsontext reads.
+_NOT_AT_ONCE = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """An item that is no value: where it stands among the items of the body, its line (from 1), its text and why."""
+
+    index: int
+    line: int
+    raw: bytes
+    reason: str
+
+
+@dataclass(slots=True)
+class Block:
+    """Items of a body that stand one after the other; ``first`` is the index in the body of the first of them.
+
+    ``indexes`` has the index in the body of each of the ``values``; ``notes`` those of jsontext.read for the few that
+    have some, by place in ``values``; ``bad`` the items that are no values.
+    """
+
+    first: int
+    values: list[Any] = field(default_factory=list)
+    indexes: Sequence[int] = ()
+    notes: dict[int, jsontext.Notes] = field(default_factory=dict)
+    bad: list[BadLine] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """How many items these are, good and bad."""
+        return len(self.values) + len(self.bad)
+
+
+class ValuesReader:
+    """Reads one body. ``ndjson`` is what its media type says: True NDJSON, False an array, None that it may be both.
+
+    With None, a body that begins with ``[`` is an array. A value of NDJSON does not go over lines; several objects
+    may share one, with or without space between them. Empty lines are none, and a byte order mark is read past.
+
+    ``feed`` and ``end`` raise Unreadable when an array is broken or a body empty that may not be, and TooLarge when a
+    value, or a line, is longer than MAX_RECORD_BYTES. Blocks given before that stand, so whoever takes all of a body
+    or nothing has to keep them. After an exception the reader is of no further use.
+    """
+
+    def __init__(self, ndjson: bool | None = None, window_bytes: int = WINDOW_BYTES) -> None:
+        self._ndjson = ndjson
+        self._window_bytes = window_bytes
+        self._head = b""
+        self._at_start = True
+        self._place = _Place()
+        self._reader: _Lines | _Array | None = None
+
+    @property
+    def held(self) -> int:
+        """How many bytes of the body are kept until more arrive."""
+        return len(self._head) if self._reader is None else self._reader.held
+
+    def feed(self, piece: bytes) -> Block:
+        """The items that are whole now that ``piece`` has arrived: none, often."""
+        if self._reader is None:
+            piece = self._begin(self._head + piece, final=False)
+        return Block(0) if self._reader is None else self._reader.feed(piece)
+
+    def end(self) -> Block:
+        """The items that only the end of the body made whole."""
+        if self._reader is None:
+            rest = self._begin(self._head, final=True)
+            if self._reader is not None:
+                self._reader.feed(rest)
+        if self._reader is not None:
+            return self._reader.end()
+        if self._ndjson:
+            return Block(0)
+        raise Unreadable("the body is empty")
+
+    def _begin(self, head: bytes, final: bool) -> bytes:
+        """Read past what is before the first item, and choose how to read once that is there."""
+        if self._at_start and len(head) < len(_BOM) and _BOM.startswith(head) and not final:
+            self._head = head
+            return b""
+        if self._at_start and head.startswith(_BOM):
+            head = head[len(_BOM) :]
+            self._place.offset = len(_BOM)
+        self._at_start, self._head = False, b""
+        body = head.lstrip(_SPACE)
+        self._place.pass_over(head[: len(head) - len(body)])
+        if body:
+            self._reader = self._chosen(body[:1])
+        return body
+
+    def _chosen(self, first: bytes) -> "_Lines | _Array":
+        if self._ndjson or (self._ndjson is None and first != b"["):
+            return _Lines(self._place)
+        if first != b"[":
+            raise Unreadable(f"the body is not a JSON array: it begins with {ascii(first)[1:]}")
+        return _Array(self._place, self._window_bytes)
+
+
+class _Place:
+    """How far a body has been read: in items, in lines and in bytes."""
+
+    def __init__(self) -> None:
+        self.item = 0
+        self.line = 1
+        self.offset = 0
+
+    def pass_over(self, text: bytes, items: int = 0, lines: int | None = None) -> None:
+        self.item += items
+        self.line += text.count(b"\n") if lines is None else lines
+        self.offset += len(text)
+
+
+def _block(place: _Place, values: list[Any]) -> Block:
+    return Block(place.item, values, range(place.item, place.item + len(values)))
+
+
+class _Slowly:
+    """A block that is put together item by item."""
+
+    def __init__(self, first: int) -> None:
+        self._indexes: list[int] = []
+        self.block = Block(first, indexes=self._indexes)
+
+    def read(self, text: bytes) -> None:
+        """Add the value of the JSON ``text``; raises Refused when it is none that can be kept."""
+        try:
+            value, notes = jsontext.read(text)
+        except RecursionError:
+            raise Unreadable(f"the body is {_TOO_DEEP}") from None
+        if notes:
+            self.block.notes[len(self._indexes)] = notes
+        self._indexes.append(self.block.first + self.block.count)
+        self.block.values.append(value)
+
+    def read_or_tell(self, text: bytes, line: int) -> None:
+        """Add the value of ``text``, or what is wrong with it."""
+        try:
+            self.read(text)
+        except Refused as error:
+            self.tell(error, text, line, "the value")
+
+    def tell(self, error: Refused, text: bytes, line: int, what: str) -> None:
+        """Add a bad item. jsontext speaks of a body, and of lines in it: to it, that was all of ``text``."""
+        reason = str(error).replace("the body", what, 1).replace(": line 1 column", ": column", 1)
+        self.block.bad.append(BadLine(self.block.first + self.block.count, line, text, reason))
+
+
+class _Lines:
+    """Reads NDJSON."""
+
+    def __init__(self, place: _Place) -> None:
+        self._place = place
+        self._rest: list[bytes] = []
+        self.held = 0
+
+    def feed(self, piece: bytes) -> Block:
+        cut = piece.rfind(b"\n") + 1
+        block = self._read(b"".join([*self._rest, piece[:cut]])) if cut else Block(self._place.item)
+        self._keep(piece[cut:])
+        return block
+
+    def end(self) -> Block:
+        return self._read(b"".join([*self._rest, b"\n"]))
+
+    def _keep(self, rest: bytes) -> None:
+        self._rest.append(rest)
+        self.held += len(rest)
+        if self.held > MAX_RECORD_BYTES:
+            raise _line_too_long(self._place.line)
+
+    def _read(self, text: bytes) -> Block:
+        """The items of ``text``, which are whole lines."""
+        self._rest.clear()
+        self.held = 0
+        if len(text) > MAX_RECORD_BYTES:
+            _check_lines(text, self._place.line)
+        values, lines = _lines_at_once(text)
+        block = self._line_by_line(text) if values is None else _block(self._place, values)
+        self._place.pass_over(text, block.count, lines)
+        return block
+
+    def _line_by_line(self, text: bytes) -> Block:
+        slowly = _Slowly(self._place.item)
+        for number, line in enumerate(text[:-1].split(b"\n"), self._place.line):
+            stripped = line.strip(_SPACE)
+            if stripped:
+                _read_line(slowly, stripped, line.removesuffix(b"\r"), number)
+        return slowly.block
+
+
+def _check_lines(text: bytes, number: int) -> None:
+    for each, line in enumerate(text.split(b"\n"), number):
+        if len(line) > MAX_RECORD_BYTES:
+            raise _line_too_long(each)
+
+
+def _line_too_long(number: int) -> TooLarge:
+    return TooLarge(f"line {number} of the body is over {MAX_RECORD_BYTES} bytes, the most that a record can have")
+
+
+def _read_line(slowly: _Slowly, stripped: bytes, line: bytes, number: int) -> None:
+    try:
+        slowly.read(stripped)
+    except Refused as error:
+        objects = _objects(stripped)
+        if len(objects) < 2:
+            slowly.tell(error, line, number, "the line")
+            return
+        for text in objects:
+            slowly.read_or_tell(text, number)
+
+
+def _objects(line: bytes) -> list[bytes]:
+    """The objects that ``line`` is made of, one after the other; none when that is not what it is."""
+    objects = []
+    try:
+        text = line.decode()
+        start = 0
+        while text.startswith("{", start):
+            end = _SCANNER.raw_decode(text, start)[1]
+            objects.append(text[start:end].encode())
+            start = _skip(text, end)
+    except (ValueError, RecursionError):
+        return []
+    return objects if start == len(text) else []
+
+
+def _skip(text: str, at: int) -> int:
+    return _SKIP.match(text, at).end()  # type: ignore[union-attr]  # matches always
+
+
+def _lines_at_once(text: bytes) -> tuple[list[Any] | None, int | None]:
+    """The values of whole lines, None when they have to be read one by one; and how many lines, if that is known."""
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n")
+    try:
+        values = _JSON.decode_lines(text)
+        if not values:
+            return values, None
+        # Most clients write as the encoder does. Then one comparison says it all.
+        written = _ENCODER.encode_lines(values) if text.startswith(_ENCODER.encode(values[0])) else b""
+        if written == text:
+            return values, len(values)
+        lines = text[:-1].split(b"\n")
+        if _lines_are_whole(lines, values) and _keeps_every_key(text, values, written):
+            return values, len(lines)
+    except _NOT_AT_ONCE:
+        pass
+    return None, None
+
+
+def _lines_are_whole(lines: list[bytes], values: list[Any]) -> bool:
+    """Whether no value goes over lines and none but objects share one, in ``lines`` that decode_lines reads.
+
+    The decoder takes values with any space between. Inside of a value, an end of line has an opening bracket, a comma
+    or a colon before it, or a closing bracket, a comma or a colon behind.
+    """
+    if not all(lines) or not _begin_and_end(lines):
+        lines = [stripped for line in lines if (stripped := line.strip(_SPACE))]
+        if not _begin_and_end(lines):
+            return False
+    return len(lines) == len(values) or set(map(type, values)) == {dict}
+
+
+def _begin_and_end(lines: list[bytes]) -> bool:
+    return _OPENERS.issuperset(map(_first_byte, lines)) and _CLOSERS.issuperset(map(_last_byte, lines))
+
+
+def _keeps_every_key(text: bytes, values: list[Any], written: bytes) -> bool:
+    """Whether the decoded ``values`` have all keys of ``text``; ``written`` is them encoded again, if that is known.
+
+    May be False although they have.
+    """
+    if not written and _is_flat(text, values):
+        return True
+    # Colons of objects are written again one by one, and so are those in strings, but for escaped ones.
+    if b"\\" in text and (b"\\u003a" in text or b"\\u003A" in text):
+        return False
+    return (written or _ENCODER.encode(values)).count(b":") == text.count(b":")
+
+
+def _is_flat(text: bytes, values: list[Any]) -> bool:
+    # Each key of the text has a quote and a colon behind it, also where space is put between. When there are no more
+    # of those than keys in the outermost objects, no key was lost and there are no others.
+    if set(map(type, values)) != {dict} or dict in map(type, values[0].values()):
+        return False
+    return text.translate(None, _SPACE).count(b'":') == sum(map(len, values))
+
+
+class _Array:
+    """Reads a JSON array.
+
+    What has arrived is cut before a comma of the outermost level and closed with a bracket: that is a valid array
+    exactly when the comma is one of that level. So commas are tried that are likely to be. When it is none of them,
+    a scan finds the last one. The window that was cut off goes on with a bracket in place of the comma.
+
+    The next window is not looked at before it is twice what was left, so that every byte is looked at only a
+    few times, however long the values are.
+    """
+
+    def __init__(self, place: _Place, window_bytes: int) -> None:
+        self._place = place
+        self._window_bytes = window_bytes
+        self._wanted = window_bytes
+        self._pieces: list[bytes] = []
+        self._stuck = False
+        self._ended = False
+        self.held = 0
+
+    def feed(self, piece: bytes) -> Block:
+        if self._ended:
+            return self._nothing_more(piece)
+        self._pieces.append(piece)
+        self.held += len(piece)
+        return self._read(final=False) if self.held > self._wanted else Block(self._place.item)
+
+    def end(self) -> Block:
+        return Block(self._place.item) if self._ended else self._read(final=True)
+
+    def _nothing_more(self, text: bytes) -> Block:
+        more = text.lstrip(_SPACE)
+        if more:
+            problem = "something stands behind its end (NDJSON is application/x-ndjson)"
+            raise self._unreadable(problem, text, len(text) - len(more))
+        self._place.pass_over(text)
+        return Block(self._place.item)
+
+    def _read(self, final: bool) -> Block:
+        window = b"".join(self._pieces)
+        # In a window over the limit, the length of each value has to be looked at.
+        look_closely = self._stuck or len(window) > MAX_RECORD_BYTES
+        values, cut = (None, 0) if look_closely else _array_at_once(window, final)
+        if values is None:
+            return self._by_scan(window, final, in_doubt=cut > 0)
+        self._ended = final
+        return self._taken(_block(self._place, values), window, cut)
+
+    def _by_scan(self, window: bytes, final: bool, in_doubt: bool) -> Block:
+        """Read ``window``; ``in_doubt`` when it is known that its values have to be read one by one."""
+        text = self._text(window, final)
+        scan = _scan(text, may_be_empty=self._place.item == 0)
+        if scan.problem and (final or not scan.is_cut_off(text)):
+            raise self._unreadable(scan.problem, window, len(text[: scan.at].encode()))
+        self._ended = scan.ended
+        cut = len(text[: scan.cut].encode())
+        closed = window[: cut - scan.ended] + b"]"
+        values = None if in_doubt or cut > MAX_RECORD_BYTES else _array_values(closed)[0]
+        block = self._one_by_one(text, scan.spans) if values is None else _block(self._place, values)
+        return self._taken(block, window, cut)
+
+    def _one_by_one(self, text: str, spans: list[tuple[int, int]]) -> Block:
+        slowly = _Slowly(self._place.item)
+        line, counted = self._place.line, 0
+        for item, (start, end) in enumerate(spans, self._place.item):
+            line, counted = line + text.count("\n", counted, start), start
+            raw = text[start:end].encode()
+            if len(raw) > MAX_RECORD_BYTES:
+                raise _value_too_long(item)
+            slowly.read_or_tell(raw, line)
+        return slowly.block
+
+    def _taken(self, block: Block, window: bytes, cut: int) -> Block:
+        """``block``, which was in ``window`` up to ``cut``; keeps the rest of it."""
+        self._place.pass_over(window[:cut], block.count)
+        self._pieces.clear()
+        self.held = 0
+        rest = window[cut:]
+        if self._ended:
+            self._nothing_more(rest)
+        else:
+            self._stuck = block.count == 0
+            self._keep(rest)
+        return block
+
+    def _keep(self, rest: bytes) -> None:
+        too_long = len(rest) > MAX_RECORD_BYTES and len(rest[1:].strip(_SPACE)) > MAX_RECORD_BYTES
+        if too_long or len(rest) > 2 * MAX_RECORD_BYTES:
+            raise _value_too_long(self._place.item)
+        self._pieces.append(b"[" + rest[1:])
+        self.held = len(rest)
+        self._wanted = max(self._window_bytes, self.held + min(self.held, GROWTH_BYTES))
+
+    def _text(self, window: bytes, final: bool) -> str:
+        try:
+            return codecs.utf_8_decode(window, "strict", final)[0]
+        except UnicodeDecodeError as error:
+            problem = f"not UTF-8 (0x{window[error.start]:02x})"
+            raise self._unreadable(problem, window, error.start) from None
+
+    def _unreadable(self, problem: str, window: bytes, at: int) -> Unreadable:
+        line = self._place.line + window.count(b"\n", 0, at)
+        return Unreadable(f"the body is not a JSON array: {problem}: line {line}, byte {self._place.offset + at}")
+
+
+def _value_too_long(item: int) -> TooLarge:
+    return TooLarge(f"value {item} of the body is over {MAX_RECORD_BYTES} bytes, the most that a record can have")
+
+
+def _array_at_once(window: bytes, final: bool) -> tuple[list[Any] | None, int]:
+    """The values of ``window`` up to a cut, and the cut; 0 when none is found, None when the values are in doubt."""
+    for cut in [len(window)] if final else _likely_cuts(window):
+        values, decoded = _array_values(window if final else window[:cut] + b"]")
+        if decoded:
+            return values, cut
+    return None, 0
+
+
+def _likely_cuts(window: bytes) -> Iterator[int]:
+    """Where commas between values are likely to be, in the second half of ``window``."""
+    match = _BEGINNING.match(window)
+    if match is None:
+        return
+    beginning = match[1]
+    before = len(window[: max(0, window.rfind(beginning))].rstrip(_SPACE)) - 1 if len(beginning) > 1 else 0
+    if before > len(window) // 2 and window[before] == ord(","):
+        yield before
+    ending = _ENDINGS.get(beginning[:1], b",")
+    last = window.rfind(ending) + len(ending) - 1
+    if last > len(window) // 2 and last != before:
+        yield last
+
+
+def _array_values(text: bytes) -> tuple[list[Any] | None, bool]:
+    """The values of an array, None when they are in doubt; and whether ``text`` is an array that has some."""
+    values: list[Any] = []
+    try:
+        values = _JSON.decode(text)
+        if not values:
+            return None, False
+        written = _ENCODER.encode(values) if text.startswith(_ENCODER.encode(values[0]), 1) else b""
+        if written == text or _keeps_every_key(text, values, written):
+            return values, True
+    except _NOT_AT_ONCE:
+        pass
+    return None, bool(values)
+
+
+@dataclass(slots=True)
+class _Scan:
+    """What a scan has found: where values begin and end, where to cut behind them, whether the array ends there.
+
+    ``problem`` says what is wrong behind them, ``at`` the place ``at``.
+    """
+
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    cut: int = 0
+    ended: bool = False
+    problem: str = ""
+    at: int = 0
+
+    def is_cut_off(self, text: str) -> bool:
+        """Whether ``problem`` may be no more than that the text is not yet whole."""
+        return self.problem.startswith("Unterminated string") or self.at >= len(text) - _LONGEST_TOKEN
+
+
+def _scan(text: str, may_be_empty: bool) -> _Scan:
+    """Go through the array that ``text`` begins with, value by value."""
+    scan = _Scan(at=_skip(text, 1))
+    if may_be_empty and text.startswith("]", scan.at):
+        scan.cut, scan.ended = scan.at + 1, True
+    try:
+        while not scan.ended and not scan.problem:
+            _scan_value(text, scan)
+    except json.JSONDecodeError as error:
+        scan.problem, scan.at = error.msg, error.pos
+    except RecursionError:
+        scan.problem = _TOO_DEEP
+    return scan
+
+
+def _scan_value(text: str, scan: _Scan) -> None:
+    end = _SCANNER.raw_decode(text, scan.at)[1]
+    behind = _skip(text, end)
+    if not text.startswith((",", "]"), behind):
+        scan.problem, scan.at = "Expecting ',' or ']'", behind
+        return
+    scan.spans.append((scan.at, end))
+    scan.ended = text[behind] == "]"
+    scan.cut = behind + scan.ended
+    scan.at = _skip(text, behind + 1)

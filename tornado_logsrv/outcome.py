@@ -1,0 +1,17 @@
+"""What became of a batch that was given to the store."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a batch.
+
+    ``unwritten``: indexes, ascending, of what is not confirmed and has to be written again, because of ``problem``.
+    ``quarantined``: index → reason of what was refused for good, and is in quarantine. All else is stored.
+    """
+
+    unwritten: Sequence[int] = ()
+    quarantined: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    problem: str = ""

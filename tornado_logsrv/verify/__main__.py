@@ -1,0 +1,102 @@
+"""The command line."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import random
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import StartError
+from .trial import Plan, Trial
+
+_DESCRIPTION = """\
+Starts log servers, loads them by HTTP, and kills, stops and freezes them and the MongoDB and Redis behind them, at
+random. Then it looks whether every record that was acknowledged is stored, or in quarantine, exactly once."""
+_EPILOG = """\
+The table has a row for each level of acknowledgement, one for requests whose answer was lost, one for each way to be
+refused. "memory, then killed" may be absent (that level does not survive kill -9); nothing may be duplicated.
+
+  absent      neither stored nor in quarantine     lost     absent, and it must not be
+  duplicated  there under more than one _id        wrong    altered, in the wrong place, or there though refused
+
+Exit status: 0 when the promise was kept, 1 when it was not, 2 when something did not start, 130 when interrupted."""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options. Exits with status 2 when they are wrong."""
+    parser = argparse.ArgumentParser(
+        "python -m tornado_logsrv.verify",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--seconds", type=float, default=60, help="how long to load and to kill [60]")
+    add("--seed", type=int, help="of all random choices [a random one, which is printed]")
+    add("--mongo_url", default="", metavar="URL", help="MongoDB to use, which is then left alone [the embedded one]")
+    add("--redis_url", default="", metavar="URL", help="Redis to use, which is then left alone [the embedded one]")
+    add("--connections", type=int, default=16, metavar="N", help="clients at the same time [16]")
+    add("--instances", type=int, default=2, metavar="N", help="log servers, which take over from one another [2]")
+    add("--rate", type=float, default=1500, metavar="N", help="records a second, at most; 0: no bound [1500]")
+    add("--keep", action="store_true", help="keep the directory with all data and the servers' logs")
+    options = parser.parse_args(arguments)
+    for name in ("seconds", "connections", "instances"):
+        if getattr(options, name) <= 0:
+            parser.error(f"--{name} must be more than 0")
+    return options
+
+
+def main(arguments: Sequence[str] = sys.argv[1:]) -> int:
+    """Run one trial and print its table; the exit status."""
+    options = parse(arguments)
+    seed = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
+    directory = Path(tempfile.mkdtemp(prefix="logsrv-verify-"))
+    print(f"seed {seed}", flush=True)
+    try:
+        with asyncio.Runner() as runner:
+            return runner.run(_run(options, seed, directory))
+    except StartError as error:
+        print(f"verify: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("verify: interrupted", file=sys.stderr)
+        return 130
+    finally:
+        if options.keep:
+            print(f"everything is kept in {directory}")
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+async def _run(options: argparse.Namespace, seed: int, directory: Path) -> int:
+    this = asyncio.current_task()
+    assert this is not None
+    with contextlib.suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    plan = Plan(
+        options.seconds, seed, options.mongo_url, options.redis_url, options.connections, options.instances,
+        options.rate,
+    )  # fmt: skip
+    trial = Trial(plan, directory)
+    result = await trial.run()
+    print(trial.summary(result))
+    if not result.fault_count:
+        print("the promise was kept")
+        return 0
+    print(f"the promise was broken, {result.fault_count} times:")
+    for sentence in result.faults:
+        print(f"  {sentence}")
+    return 1
+
+
+if __name__ == "__main__":
+    # That a server has ended which was killed is no news here.
+    for name in ("logsrv", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    sys.exit(main())
