@@ -55,6 +55,15 @@ class Servers:
         self._loop.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def default_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """What pytest-tornado finds when it asks for the loop before its own; else asyncio makes one that nobody closes."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield loop
+    loop.close()
+
+
 @dataclasses.dataclass
 class GivenServers:
     """Servers that somebody else runs."""

@@ -129,7 +129,10 @@ def test_every_environment_variable_that_the_readme_names_is_an_option():
 
 def test_every_route_is_in_the_readme():
     lines = re.findall(r"^(?:### |    )`?(GET|POST|PUT|DELETE) +(/\S*?)`?(?: .*)?$", README, re.MULTILINE)
-    shown = [(path.replace("([0-9a-f]{24})", "{id}"), route_handler) for path, route_handler in ROUTES]
+    names = {"([0-9a-f]{24})": "{id}", "([^/_][^/]*)": "{index}", "([^/]+)": "{name}"}
+    shown = [
+        (re.sub(r"\([^)]*\)", lambda group: names[group[0]], path), route_handler) for path, route_handler in ROUTES
+    ]
     assert set(lines) == {(method, path) for path, route_handler in shown for method in methods(route_handler)}
 
 

@@ -98,3 +98,25 @@ def test_chunks_keep_the_order_and_hold_at_least_one():
     items = [b"a" * n for n in (5, 1, 1, 9, 2)]
     assert list(records.chunks(items, 6)) == [items[:2], items[2:4], items[4:]]
     assert list(records.chunks([], 6)) == []
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.dictionaries(st.text(), VALUES, max_size=4), max_size=120))
+def test_many_jobs_are_encoded_as_each_of_them(values):
+    ids = records.Ids().take(len(values))
+    each = [records.encode_job(value, [], i, 1_700_000_000_000) for value, i in zip(values, ids, strict=True)]
+    assert records.encode_jobs(values, ids, 1_700_000_000_000) == each
+
+
+def test_a_deep_job_among_many_is_changed_as_it_is_alone():
+    deep = json.loads('{"a":' * 150 + "1" + "}" * 150)
+    ids = records.Ids().take(1200)
+    made = records.encode_jobs([{"n": n} for n in range(1199)] + [deep], ids, 5)
+    assert made[-1] == records.encode_job(deep, [], ids[-1], 5)
+    assert [bson.decode(record)["data"]["n"] for record in made[:-1]] == list(range(1199))

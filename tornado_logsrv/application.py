@@ -15,7 +15,7 @@ from .intake import Intake
 from .journal import Journal
 from .metrics import Ledger
 from .queues import RecordQueue
-from .records import Ids
+from .records import Ids, NewIds
 from .segments import Segments
 from .spool import Spool
 from .store import RecordStore
@@ -29,7 +29,7 @@ class LogApplication(tornado.web.Application):
     def __init__(self, options: Options, store: RecordStore, stream: RecordStream) -> None:
         """Raises OSError when the data directory, which must be there, cannot be read."""
         super().__init__(
-            [*receivers.ROUTES, *readers.ROUTES],
+            [*receivers.FIRST_ROUTES, *receivers.ROUTES, *readers.ROUTES, *receivers.LAST_ROUTES],
             default_handler_class=NotFoundHandler,
             log_function=_log_nothing,
         )
@@ -53,6 +53,7 @@ class LogApplication(tornado.web.Application):
             self.queue, self.spool, self.journal, self.backup, self.writer, self.ledger, options.stored_timeout
         )
         self.ids = Ids()
+        self.new_ids = NewIds(self.ids)
         self._in_progress: set[object] = set()
         self.stopping = False
 

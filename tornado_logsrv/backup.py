@@ -29,6 +29,8 @@ log = logging.getLogger("logsrv.backup")
 #: Bytes of one stream entry, and entries of one round trip, when many are written or read.
 ENTRY_BYTES = 64 * 1024
 ROUND_TRIP_ENTRIES = 8
+#: Entries read in one round trip at the most, however small.
+MOST_ENTRIES = 1000
 
 
 @dataclasses.dataclass
@@ -64,6 +66,7 @@ class OldStream(Lane):
         self.stream = stream
         self._last = last
         self._read_to: bytes | None = None
+        self._count = ROUND_TRIP_ENTRIES
 
     @property
     def exhausted(self) -> bool:
@@ -78,10 +81,12 @@ class OldStream(Lane):
     async def read(self) -> list[tuple[bytes, list[bytes]]]:
         """The next entries. Raises one of FAILURES."""
         assert self._last is not None
-        entries = await self.stream.read(self._read_to, self._last, ROUND_TRIP_ENTRIES)
+        asked = self._count
+        entries = await self.stream.read(self._read_to, self._last, asked)
         if entries:
             self._read_to = entries[-1][0]
-        if len(entries) < ROUND_TRIP_ENTRIES:
+            self._count = _next_count(entries)
+        if len(entries) < asked:
             self._last = None
         return entries
 
@@ -331,6 +336,12 @@ class Backup:
                 holding = next(holdings, None)
             if holding is None or place < holding.first:
                 yield record
+
+
+def _next_count(entries: list[tuple[bytes, list[bytes]]]) -> int:
+    """How many entries of the size of these make a round trip's worth: an entry may be one record, or a megabyte."""
+    mean = max(1, sum(len(record) for _, found in entries for record in found) // len(entries))
+    return max(1, min(MOST_ENTRIES, ROUND_TRIP_ENTRIES * ENTRY_BYTES // mean))
 
 
 def _grouped(entries: Iterator[list[bytes]]) -> Iterator[list[list[bytes]]]:

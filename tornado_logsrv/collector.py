@@ -1,12 +1,19 @@
 """What a receiver makes of a body, by whichever way it came: in one piece or many, to a handler or the fast lane."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from .intake import Receipt
 
-#: Gives the id of a request's n-th record.
-IdOf = Callable[[int], bytes]
+
+class IdOf(Protocol):
+    """Gives the ids of a request's records, by their indexes."""
+
+    def __call__(self, index: int, /) -> bytes:
+        """The id of one."""
+
+    def of(self, indexes: Sequence[int], /) -> list[bytes]:
+        """The ids of many."""
 
 
 class Collector(Protocol):

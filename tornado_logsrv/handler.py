@@ -9,9 +9,9 @@ import msgspec
 import tornado.web
 
 from . import codings, errors, problems
-from .collector import Collector
+from .collector import Collector, IdOf
 from .intake import ACKS, Receipt
-from .records import JOB_SOURCE, derived_id
+from .records import JOB_SOURCE, DerivedIds
 
 if TYPE_CHECKING:
     from .application import LogApplication
@@ -181,7 +181,12 @@ class ReceiverHandler(BodyHandler):
 
     def record_id(self, index: int = 0) -> bytes:
         """The id of the request's ``index``-th record: the same for a resend, where the client names the request."""
-        return self.application.ids.next() if self._key is None else derived_id(self._key, index)
+        return self.record_ids(index)
+
+    @property
+    def record_ids(self) -> IdOf:
+        """The source of the request's record ids."""
+        return self.application.new_ids if self._key is None else DerivedIds(self._key)
 
     async def accept(self, records: Sequence[bytes]) -> Receipt:
         """Take ``records``, all or none, at the level that was asked for. Raises Unavailable."""

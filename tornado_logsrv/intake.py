@@ -8,19 +8,16 @@ ack=stored    written to MongoDB, by a majority, in its journal  survives all of
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from typing import TypeVar
+from collections.abc import Awaitable, Sequence
+from typing import Any
 
 from .backup import Backup
 from .errors import JournalUnavailable, QueueFull, StoredTimeout, Unavailable
-from .journal import Journal
+from .journal import Journal, Request
 from .metrics import Ledger
 from .queues import RecordQueue, Ticket
 from .spool import Spool
 from .writer import BatchWriter
-
-T = TypeVar("T")
 
 ACKS = ("memory", "journal", "stored")
 
@@ -59,6 +56,8 @@ class Intake:
         self._ledger = ledger
         self._stored_timeout = stored_timeout
         self.closed = False
+        journal.put = self._put_entry
+        journal.refuse = self._refuse_request
 
     def accept(self, records: Sequence[bytes], ack: str, source: str) -> Receipt | Awaitable[Receipt]:
         """Take ``records`` of ``source``; the receipt, or an awaitable of it when there is something to wait for.
@@ -71,7 +70,7 @@ class Intake:
         if ack == "memory":
             self._take(records, source)
             return _MEMORY
-        return self._journaled(records, source) if ack == "journal" else self._stored(records, source)
+        return self._journaled(records, source, False) if ack == "journal" else self._stored(records, source)
 
     def refuse(self, source: str, count: int) -> None:
         """``count`` records were refused before they were whole."""
@@ -111,34 +110,63 @@ class Intake:
         self._ledger.accepted(source, count)
         self._writer.offered()
 
-    def _journaled(self, records: Sequence[bytes], source: str) -> "asyncio.Future[Receipt]":
-        return self._append(records, source, lambda queued: _JOURNAL, partial(self._refused, source, len(records)))
+    def _journaled(self, records: Sequence[bytes], source: str, awaits_storage: bool) -> "asyncio.Future[Any]":
+        """Put ``records`` into Redis, then on the queue: the future of the receipt, or of a ticket for their storage.
 
-    def _append(
-        self, records: Sequence[bytes], source: str, taken: Callable[[bool], T], refused: Callable[[Unavailable], None]
-    ) -> "asyncio.Future[T]":
-        """Put ``records`` into Redis, then on the queue; done with what ``taken`` makes of their being queued.
-
-        Raises Unavailable, now or by the future, after ``refused`` was called with it; nothing was taken then.
+        Raises Unavailable, now or by the future; nothing was taken then.
         """
         size = sum(map(len, records))
-
-        def put(entry: bytes) -> T:
-            self._release(size)
-            result = taken(self._put_journaled(records, entry))
-            self._taken(source, len(records))
-            return result
-
-        def refuse(error: Unavailable) -> None:
-            self._release(size)
-            refused(error)
-
         try:
             self._reserve(size)
         except Unavailable as error:
-            refused(error)
+            self._refused(source, len(records), error)
             raise
-        return self._journal.append(records, size, put, refuse)
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        return self._journal.append(Request(records, size, source, awaits_storage, done))
+
+    def _put_entry(self, entry: bytes, requests: list[Request], found: list[bytes]) -> None:
+        """Take the requests of one entry that Redis has: one step for the queue, the backup and the ledger."""
+        size = sum([request.size for request in requests])
+        if self._spool.enabled:
+            for request in requests:
+                self._put_journaled(entry, request)
+        else:
+            self._queue.release(size)
+            first = self._queue.next_place
+            self._queue.restore(found, size)
+            self._backup.hold(entry, first, self._queue.next_place)
+            for request in requests:
+                self._end(request, first)
+                first += len(request.records)
+        for source in {request.source for request in requests}:
+            self._ledger.accepted(source, sum([len(r.records) for r in requests if r.source == source]))
+        self._writer.offered()
+
+    def _put_journaled(self, entry: bytes, request: Request) -> None:
+        first = self._queue.next_place
+        try:
+            queued = self._put(request.records)
+        except Unavailable:
+            queued = self._put_over(request.records)
+        if queued:
+            self._backup.hold(entry, first, self._queue.next_place)
+        else:
+            self._backup.hold_spooled(entry)
+        self._end(request, first if queued else None)
+
+    def _end(self, request: Request, first: int | None) -> None:
+        """Give a request what it waits for; ``first`` is the place of its first record, None in the spool."""
+        result: Receipt | Ticket | None = _JOURNAL
+        if request.awaits_storage:
+            result = None if first is None else self._queue.ticket(first, first + len(request.records))
+        if not request.done.done():
+            request.done.set_result(result)
+
+    def _refuse_request(self, request: Request, error: Unavailable) -> None:
+        self._release(request.size)
+        # ack=stored decides for itself what this means.
+        if not request.awaits_storage:
+            self._refused(request.source, len(request.records), error)
 
     def _reserve(self, size: int) -> None:
         """Make sure that there will be room. With a spool there is, or as good as: put decides where."""
@@ -153,18 +181,6 @@ class Intake:
         if not self._spool.enabled:
             self._queue.release(size)
 
-    def _put_journaled(self, records: Sequence[bytes], entry: bytes) -> bool:
-        first = self._queue.next_place
-        try:
-            queued = self._put(records)
-        except Unavailable:
-            queued = self._put_over(records)
-        if queued:
-            self._backup.hold(entry, first, self._queue.next_place)
-        else:
-            self._backup.hold_spooled(entry)
-        return queued
-
     def _put_over(self, records: Sequence[bytes]) -> bool:
         """Put ``records``, which Redis has already: over the bound, by no more than the requests under way."""
         if not self.closed and not self._spool.empty:
@@ -177,19 +193,15 @@ class Intake:
 
     async def _stored(self, records: Sequence[bytes], source: str) -> Receipt:
         try:
-            ticket = await self._append(records, source, partial(self._ticket, len(records)), _ignore)
+            ticket = await self._journaled(records, source, awaits_storage=True)
         except JournalUnavailable:
             # MongoDB is to have them in a moment; without Redis they are in memory until then.
-            ticket = self._ticket(len(records), self._take(records, source))
-        except Unavailable as error:
-            self._refused(source, len(records), error)
-            raise
+            queued = self._take(records, source)
+            end = self._queue.next_place
+            ticket = self._queue.ticket(end - len(records), end) if queued else None
         if ticket is None:
             raise StoredTimeout("MongoDB does not keep up; the records are kept on disk until it does", 30)
         return await self._await_stored(ticket)
-
-    def _ticket(self, count: int, queued: bool) -> Ticket | None:
-        return self._queue.ticket(count) if queued else None
 
     async def _await_stored(self, ticket: Ticket) -> Receipt:
         self._writer.flush_soon()
@@ -201,7 +213,3 @@ class Intake:
                 self._writer.retry_after(),
             )
         return Receipt("stored", ticket.quarantined)
-
-
-def _ignore(error: Unavailable) -> None:
-    """``ack=stored`` decides for itself what a refusal by the journal means."""

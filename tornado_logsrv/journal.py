@@ -4,13 +4,11 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from .errors import JournalUnavailable
 from .records import Clock
 from .streams import FAILURES, RecordStream
-
-T = TypeVar("T")
 
 #: Bytes of one entry at the most, unless one request alone has more.
 ENTRY_BYTES = 1 << 20
@@ -20,19 +18,21 @@ GROUP_BYTES = 8 << 20
 PAUSE_SECONDS = 0.5
 
 
-#: Called with the id of the entry that holds the records; what it returns is what the request waits for.
-Put = Callable[[bytes], T]
-#: Called when the records are not taken, with the error that the request gets.
-Refuse = Callable[[JournalUnavailable], None]
+@dataclasses.dataclass(slots=True, eq=False)
+class Request:
+    """The records of one request, ``size`` bytes of them, and the future of what it waits for."""
 
-
-@dataclasses.dataclass(slots=True)
-class _Request:
     records: Sequence[bytes]
     size: int
-    put: Put[Any]
-    refuse: Refuse
+    source: str
+    awaits_storage: bool
     done: "asyncio.Future[Any]"
+
+
+#: Called with an entry's id, its requests and all their records once Redis has them: ends the requests' futures.
+Put = Callable[[bytes, list[Request], list[bytes]], None]
+#: Called with a request that Redis did not take, before its future gets the error.
+Refuse = Callable[[Request, JournalUnavailable], None]
 
 
 class Journal:
@@ -53,20 +53,20 @@ class Journal:
         self._ready = ready
         self._tell = tell
         self._clock = clock
-        self._waiting: list[_Request] = []
+        self._waiting: list[Request] = []
         self._appending: asyncio.Task[None] | None = None
         self._pause_until = 0.0
+        self.put: Put = lambda entry, requests, found: None
+        self.refuse: Refuse = lambda request, error: None
 
-    def append(self, records: Sequence[bytes], size: int, put: Put[T], refuse: Refuse) -> "asyncio.Future[T]":
-        """Done, with what ``put`` returns, when ``records``, ``size`` bytes, are in Redis.
+    def append(self, request: Request) -> "asyncio.Future[Any]":
+        """The request's future: done, by ``put``, when its records are in Redis.
 
-        Raises JournalUnavailable by the future when Redis does not take them, after ``refuse`` has been called; then
-        they are nowhere. (Should Redis have failed in the middle and this process be killed before the next trim, they
-        may be found there.)
+        Raises JournalUnavailable by the future when Redis does not take them, after ``refuse``; then they are nowhere.
+        (Should Redis have failed in the middle and this process be killed before the next trim, they may be there.)
         """
-        request = _Request(records, size, put, refuse, asyncio.get_running_loop().create_future())
         if not self._ready() or self._clock() < self._pause_until:
-            _refuse(request)
+            self._end(request)
             return request.done
         self._waiting.append(request)
         if self._appending is None:
@@ -80,7 +80,7 @@ class Journal:
         finally:
             self._appending = None
 
-    def _next_group(self) -> list[_Request]:
+    def _next_group(self) -> list[Request]:
         size = count = 0
         for request in self._waiting:
             size += request.size
@@ -90,26 +90,30 @@ class Journal:
         group, self._waiting = self._waiting[:count], self._waiting[count:]
         return group
 
-    async def _append_group(self, group: list[_Request]) -> None:
-        entries = list(_entries(group))
+    async def _append_group(self, group: list[Request]) -> None:
+        entries = _entries(group)
+        found = [[record for request in entry for record in request.records] for entry in entries]
         try:
-            ids = await self._stream.append([[r for request in entry for r in request.records] for entry in entries])
+            ids = await self._stream.append(found)
         except FAILURES as error:
             self._fail(group, error)
             return
         self._tell(True, None)
-        for entry_id, entry in zip(ids, entries, strict=True):
-            for request in entry:
-                result = request.put(entry_id)
-                if not request.done.done():
-                    request.done.set_result(result)
+        for entry_id, requests, records in zip(ids, entries, found, strict=True):
+            self.put(entry_id, requests, records)
 
-    def _fail(self, group: list[_Request], error: Exception) -> None:
+    def _fail(self, group: list[Request], error: Exception) -> None:
         self._tell(False, error)
         self._pause_until = self._clock() + PAUSE_SECONDS
         waiting, self._waiting = self._waiting, []
         for request in (*group, *waiting):
-            _refuse(request)
+            self._end(request)
+
+    def _end(self, request: Request) -> None:
+        error = JournalUnavailable("Redis does not answer, so ack=journal cannot be given; ack=memory can", 1)
+        self.refuse(request, error)
+        if not request.done.done():
+            request.done.set_exception(error)
 
     async def stop(self) -> None:
         """Wait for the append in flight."""
@@ -117,9 +121,9 @@ class Journal:
             await asyncio.wait([self._appending])
 
 
-def _entries(group: list[_Request]) -> "list[list[_Request]]":
+def _entries(group: list[Request]) -> list[list[Request]]:
     """``group`` cut into entries: each request whole in one, each entry of ENTRY_BYTES or one request."""
-    entries: list[list[_Request]] = []
+    entries: list[list[Request]] = []
     room = 0
     for request in group:
         if request.size > room:
@@ -128,10 +132,3 @@ def _entries(group: list[_Request]) -> "list[list[_Request]]":
         entries[-1].append(request)
         room -= request.size
     return entries
-
-
-def _refuse(request: _Request) -> None:
-    error = JournalUnavailable("Redis does not answer, so ack=journal cannot be given; ack=memory can", 1)
-    request.refuse(error)
-    if not request.done.done():
-        request.done.set_exception(error)

@@ -48,12 +48,22 @@ def read(body: bytes) -> tuple[Any, Notes]:
     cannot hold (its encoder says so, and ``storable`` mends it): looking for that here would cost every record.
     Raises Unreadable, saying where and why, when ``body`` is not one JSON value in UTF-8.
     """
+    value, plain = decode(body)
+    return (value, []) if plain else storable(value)
+
+
+def decode(body: bytes, errors: str = "strict") -> tuple[Any, bool]:
+    """The value of the JSON text ``body`` as it is, and whether it is plain; ``storable`` has to see one that is not.
+
+    With ``errors`` "surrogateescape", bytes that are not UTF-8 become lone surrogates (PEP 383). Raises Unreadable, and
+    TooLarge when an object repeats more than MAX_NOTES keys.
+    """
     try:
         value = msgspec.json.decode(body)
-        doubtful = _may_repeat_keys(body, value)
+        plain = not _may_repeat_keys(body, value)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
-        return storable(_read_exactly(body))
-    return storable(_read_exactly(body)) if doubtful else (value, [])
+        plain = False
+    return (value, True) if plain else (_read_exactly(body, errors), False)
 
 
 def _may_repeat_keys(body: bytes, value: Any) -> bool:
@@ -66,22 +76,26 @@ def _may_repeat_keys(body: bytes, value: Any) -> bool:
     return msgspec.json.encode(value).count(b":") != body.count(b":")
 
 
-def _read_exactly(body: bytes) -> Any:
+def _read_exactly(body: bytes, errors: str) -> Any:
     try:
-        text = body.decode("utf-8-sig")
+        text = body.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         raise Unreadable(f"the body is not UTF-8: byte {error.start} (0x{body[error.start]:02x})") from None
     if not text.strip(" \t\r\n"):
         raise Unreadable("the body is empty")
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_int=_integer, parse_float=_float)
+        return json.loads(text, object_pairs_hook=from_pairs, parse_int=_integer, parse_float=_float)
     except json.JSONDecodeError as error:
         raise Unreadable(f"the body is not JSON: {error}") from None
     except RecursionError:
         raise Unreadable("the body is nested deeper than this server reads") from None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def from_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of ``pairs``; where a key stands more than once, ``storable`` has to see it.
+
+    Raises TooLarge when more than MAX_NOTES do.
+    """
     plain = dict(pairs)
     if len(plain) == len(pairs):
         return plain
@@ -93,6 +107,9 @@ def _with_repeated_keys(pairs: list[tuple[str, Any]]) -> _Repeated:
     result.repeated = []
     for key, value in pairs:
         if key in result:
+            # Each takes a search for a free name: many would take for ever, and they could not be noted either.
+            if len(result.repeated) == MAX_NOTES:
+                raise TooLarge(f"more than {MAX_NOTES} repeated keys in one object")
             result[_free_key(key + "#1", result)] = result.pop(key)
             result.repeated.append(key)
         result[key] = value

@@ -34,7 +34,7 @@ class Lane:
         """``collect`` makes the collector of a request, from a source of ids and the time in milliseconds."""
         self._application = application
         self._accept = application.intake.accept
-        self._next_id = application.ids.next
+        self._ids = application.new_ids
         self._collect = collect
         self._most = application.options.max_body_bytes
         default = {path.encode(): application.options.ack}
@@ -47,7 +47,7 @@ class Lane:
         ack = self._acks.get(target)
         if ack is None or len(body) > self._most or self._application.stopping or not _is_plain(headers):
             return None
-        collector = self._collect(self._id, self._application.now_ms())
+        collector = self._collect(self._ids, self._application.now_ms())
         try:
             collector.take(body)
             records = collector.end()
@@ -61,9 +61,6 @@ class Lane:
         if type(receipt) is Receipt:
             return _answer(collector, receipt)
         return self._later(collector, asyncio.ensure_future(receipt))  # type: ignore[arg-type]
-
-    def _id(self, index: int) -> bytes:
-        return self._next_id()
 
     def _later(self, collector: Collector, receipt: "asyncio.Future[Receipt]") -> "asyncio.Future[bytes]":
         answer: asyncio.Future[bytes] = receipt.get_loop().create_future()

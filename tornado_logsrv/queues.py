@@ -120,18 +120,18 @@ class RecordQueue:
             raise QueueFull(f"the queue is full ({self._bytes + self._reserved} of {self._max_bytes} bytes)")
         self._append(records, size)
 
-    def restore(self, records: Sequence[bytes]) -> None:
-        """Append records for which there is room, or which were accepted once before."""
-        self._append(records, sum(map(len, records)))
+    def restore(self, records: Sequence[bytes], size: int | None = None) -> None:
+        """Append records, of ``size`` bytes, for which there is room, or which were accepted once before."""
+        self._append(records, sum(map(len, records)) if size is None else size)
 
     def _append(self, records: Sequence[bytes], size: int) -> None:
         self._records.extend(records)
         self._bytes += size
         self._next_place += len(records)
 
-    def ticket(self, count: int) -> Ticket:
-        """Waits for the ``count`` records that were appended last."""
-        ticket = Ticket(self._next_place - count, self._next_place)
+    def ticket(self, first: int, end: int) -> Ticket:
+        """Waits for the records at places [first, end), just appended."""
+        ticket = Ticket(first, end)
         self._tickets.append(ticket)
         return ticket
 

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import dump, journal, machine, memory, outage, pages, recovery, requests, stored
+from . import compare, dump, journal, machine, memory, outage, pages, plot, recovery, requests, stored
 from .rows import Row, table
 from .scale import FULL, QUICK, Scale
 
@@ -22,6 +22,8 @@ MEASUREMENTS: dict[str, Callable[[Scale], list[Row]]] = {
     "outage": outage.measure,
     "pages": pages.measure,
 }
+#: Installs other servers, so it has to be asked for.
+PEERS: dict[str, Callable[[Scale], list[Row]]] = {"peers": compare.measure}
 
 
 def main(arguments: Sequence[str] = sys.argv[1:]) -> int:
@@ -29,8 +31,8 @@ def main(arguments: Sequence[str] = sys.argv[1:]) -> int:
     parser = _parser()
     asked = parser.parse_args(arguments)
     for name in asked.names:
-        if name not in MEASUREMENTS:
-            parser.error(f"{name}: no such measurement; there are {', '.join(MEASUREMENTS)}")
+        if name not in MEASUREMENTS | PEERS:
+            parser.error(f"{name}: no such measurement; there are {', '.join(MEASUREMENTS | PEERS)}")
     # Ended by a signal, it still ends what it has started.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     before = machine.state()
@@ -46,13 +48,18 @@ def main(arguments: Sequence[str] = sys.argv[1:]) -> int:
     print(_report(rows, found), file=sys.stderr if asked.json == "-" else sys.stdout)
     if asked.json:
         _write(asked.json, json.dumps(found, indent=2) + "\n")
+    if asked.plot:
+        plot.write(Path(asked.plot), found["rows"], found["before"])
     return 1 if failed else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(MEASUREMENTS)} (default: all)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(MEASUREMENTS)} (default: all of these); peers"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the rows as JSON too; - is standard output")
+    parser.add_argument("--plot", metavar="FILE", help="write a plot of the peers as SVG")
     parser.add_argument(
         "--quick", action="store_true", help="small counts, one round: shows that it runs, the ratios mean little"
     )
@@ -67,7 +74,7 @@ def _measure(names: Sequence[str], scale: Scale) -> tuple[list[Row], dict[str, s
     for name in dict.fromkeys(names):
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         try:
-            rows += MEASUREMENTS[name](scale)
+            rows += (MEASUREMENTS | PEERS)[name](scale)
         except Exception as error:
             traceback.print_exc()
             failed[name] = f"{type(error).__name__}: {error}"

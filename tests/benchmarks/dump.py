@@ -31,8 +31,7 @@ def measure(scale: Scale) -> list[Row]:
     few, many = scale.dumped
     cycles: dict[int, list[Cycle]] = {0: [], few: [], many: []}
     with backing() as servers:
-        # What is short is disturbed easily, and so is taken more often.
-        for count in [0, few, 0, few, 0, few, many] * scale.long_rounds:
+        for count in [*[0, few] * scale.short_turns, many] * scale.long_rounds:
             cycles[count].append(_cycle(servers, count))
     return [
         *_seconds_rows(*cycles.values()),

@@ -12,6 +12,8 @@ class Scale:
     long_rounds: int
     #: Rounds before the first that counts: imports, connections, the servers' first writes.
     warm_rounds: int
+    #: How often, in one round, what is so short that it is disturbed easily is done.
+    short_turns: int
     #: Seconds of load in one round.
     seconds: int
     #: Records of one round: posted by the thousand and one by one until all are stored, and kept on the queue.
@@ -33,6 +35,7 @@ FULL = Scale(
     rounds=5,
     long_rounds=3,
     warm_rounds=1,
+    short_turns=3,
     seconds=5,
     stored=100_000,
     posted=10_000,
@@ -48,6 +51,7 @@ QUICK = Scale(
     rounds=1,
     long_rounds=1,
     warm_rounds=0,
+    short_turns=1,
     seconds=1,
     stored=3_000,
     posted=1_000,

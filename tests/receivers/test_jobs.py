@@ -38,7 +38,7 @@ async def test_json_is_read_under_its_names_and_under_none(fetch, app, content_t
     ("headers", "detail"),
     [
         ({"Content-Type": "text/plain"}, "text/plain"),
-        ({"Content-Type": "application/x-www-form-urlencoded"}, "application/json"),
+        ({"Content-Type": "multipart/form-data"}, "application/json"),
         ({"Content-Type": "application/json; charset=utf-16"}, "utf-16"),
         ({"Content-Encoding": "br"}, "br"),
     ],
@@ -92,11 +92,11 @@ async def test_what_json_allows_and_bson_does_not_is_stored_with_notes_and_read_
     assert any(path.startswith("/data/deep/0") for path in noted)
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"])
+@pytest.mark.parametrize("method", ["DELETE", "PATCH", "OPTIONS"])
 @pytest.mark.gen_test
 async def test_another_method_is_405_with_allow(fetch, method):
     response = await fetch("/add-job", method=method, allow_nonstandard_methods=True)
-    assert (response.code, response.headers["Allow"]) == (405, "POST")
+    assert (response.code, response.headers["Allow"]) == (405, "GET, HEAD, POST, PUT")
 
 
 @pytest.mark.gen_test

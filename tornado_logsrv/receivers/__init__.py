@@ -1,14 +1,18 @@
-"""The write side: one module a protocol, and its lines in the table of routes."""
+"""The write side: one module a protocol, and its line in the table of routes."""
 
-from .jobs import Job, JobHandler, Jobs, JobsHandler
+from . import elasticsearch, gelf, loki, otlp, shippers, splunk
 
 ROUTES = [
-    ("/add-job", JobHandler),
-    ("/add-jobs", JobsHandler),
+    *shippers.ROUTES,
+    *otlp.ROUTES,
+    *loki.ROUTES,
+    *elasticsearch.ROUTES,
+    *splunk.ROUTES,
+    *gelf.ROUTES,
 ]
+#: For some clients only: before all other routes, and behind them.
+FIRST_ROUTES = elasticsearch.FIRST_ROUTES
+LAST_ROUTES = elasticsearch.LAST_ROUTES
 
 #: Hot routes, and the collectors with which the fast lane answers plain requests of theirs.
-LANES = {
-    "/add-job": Job,
-    "/add-jobs": Jobs,
-}
+LANES = shippers.LANES

@@ -59,12 +59,18 @@ class Jobs:
         self._encode(self._reader.feed(piece))
 
     def _encode(self, block: Block) -> None:
+        if self._key_field is None and not block.notes and {*map(type, block.values)} <= {dict}:
+            self._records += records.encode_jobs(block.values, self._id_of.of(block.indexes), self._now_ms)
+        else:
+            self._encode_one_by_one(block)
+        for bad in block.bad:
+            self._add_bad(bad)
+
+    def _encode_one_by_one(self, block: Block) -> None:
         now_ms, encode, keep = self._now_ms, records.encode_job, self._records.append
         for number, (index, value) in enumerate(zip(block.indexes, block.values, strict=True)):
             record_id = self._id_of(index) if self._key_field is None else self._keyed_id(index, value)
             keep(encode(value, block.notes.get(number, []), record_id, now_ms))
-        for bad in block.bad:
-            self._add_bad(bad)
 
     def _add_bad(self, bad: BadLine) -> None:
         reason = f"line {bad.line}: {bad.reason}"
@@ -101,17 +107,18 @@ class JobHandler(CollectingHandler):
 
     def collector(self) -> Collector:
         """One record."""
-        return Job(self.record_id, self.application.now_ms())
+        return Job(self.record_ids, self.application.now_ms())
 
 
 class JobsHandler(CollectingHandler):
     """Takes many jobs."""
 
-    media_types = ("application/json", *NDJSON_TYPES)
+    media_types: tuple[str, ...] = ("application/json", *NDJSON_TYPES)
+    collect: type[Jobs] = Jobs
 
     def collector(self) -> Collector:
         """As many records as there are."""
         media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         ndjson = True if media_type in NDJSON_TYPES else None
         key_field = self.get_query_argument("key_field", None)
-        return Jobs(self.record_id, self.application.now_ms(), ndjson, key_field)
+        return self.collect(self.record_ids, self.application.now_ms(), ndjson, key_field)

@@ -1,0 +1,273 @@
+"""``POST /loki/api/v1/push``: Loki's push API, JSON and protobuf in snappy, a record for each entry. ``GET /ready``.
+
+Protocol: grafana.com/docs/loki, "Loki HTTP API"; messages: grafana/loki ``pkg/push/push.proto``; what is taken for
+what: ``pkg/loghttp/push/push.go``. A record's ``message`` is its line:
+
+    {"source": "loki", "message": str, "data": {
+        "level": "info", "time_unix_nano": int, "labels": {…}, "structured_metadata": {…}, "tenant": str},
+     "timestamp": Date}
+
+``level`` is of the first of LEVEL_NAMES among the labels or else the structured metadata, ``tenant`` the header
+X-Scope-OrgID. A line of JSON that is not text, which Loki does not take and some clients send, is ``data.line``.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Generic, NamedTuple
+
+import cramjam
+import msgspec
+from msgspec import Raw
+
+from .. import jsontext
+from ..errors import Refused, TooLarge, Unavailable, Unreadable
+from ..handler import BaseHandler, ReceiverHandler
+from . import items, protobuf
+from .items import Item
+from .labels import parse_labels
+from .rows import Bad, Batch, Groups, Row, members, shared, text
+
+PROTOBUF_TYPE = "application/x-protobuf"
+#: Labels and structured metadata that may name a severity (Loki's limits_config, ``log_level_fields``, has these too).
+LEVEL_NAMES = ("level", "severity", "severity_text", "lvl", "detected_level")
+
+_MESSAGES = protobuf.declare(
+    "loki",
+    PushRequest="repeated bytes streams = 1",
+    StreamAdapter="bytes labels = 1, repeated bytes entries = 2",
+    # Go does not look whether a string is UTF-8, and the lines of a file need not be: they are bytes here.
+    EntryAdapter="Timestamp timestamp = 1, bytes line = 2, repeated bytes metadata = 3, repeated bytes parsed = 4",
+    Pair="bytes name = 1, bytes value = 2",
+    Timestamp="int64 seconds = 1, int32 nanos = 2",
+)
+_ENTRY, _PAIR = _MESSAGES["EntryAdapter"], _MESSAGES["Pair"]
+#: As long a text is read as a number.
+_DIGITS = 20
+_LINE = msgspec.json.Decoder(tuple[str, str])
+_LINE_WITH_METADATA = msgspec.json.Decoder(tuple[str, str, dict[str, str]])
+
+
+class Push(msgspec.Struct, Generic[Item]):
+    """The body of a push in JSON."""
+
+    streams: list[Item]
+
+
+class Stream(msgspec.Struct, Generic[Item]):
+    """One of its streams; ``labels`` and ``entries`` had the form of /api/prom/push, which is not read."""
+
+    stream: Item = Raw(b"{}")  # type: ignore[assignment]  # what an item is when it is not there
+    values: list[Item] = []
+    labels: Any = None
+    entries: Any = None
+
+    def __post_init__(self) -> None:
+        if self.labels is not None or self.entries is not None:
+            raise ValueError("labels and entries are of the form before /loki/api/v1: send stream and values")
+
+
+_PUSH, _STREAM = items.Message(Push), items.Message(Stream)
+
+
+class _Of(NamedTuple):
+    """What all entries of a stream have."""
+
+    members: dict[str, Any]
+    notes: jsontext.Notes
+    level: str
+
+
+def parse(body: bytes, is_json: bool, limit: int, tenant: str = "") -> Iterator[Row | Bad]:
+    """The entries of a push; what snappy holds may have ``limit`` bytes.
+
+    Raises, before any of them, Unreadable when ``body`` is none, and TooLarge.
+    """
+    if is_json:
+        streams = Groups().of(_PUSH.read(body).streams)
+        return (row for raw in streams for row in _stream(raw, tenant, _json_stream, _json_entry))
+    streams = Groups().of(protobuf.read(_MESSAGES["PushRequest"], _unpacked(body, limit)).streams)
+    return (row for raw in streams for row in _stream(raw, tenant, _protobuf_stream, _protobuf_entry))
+
+
+def _unpacked(body: bytes, limit: int) -> bytes:
+    try:
+        # The length that the block begins with; nothing is unpacked for this, and not more than this later.
+        size = cramjam.snappy.decompress_raw_len(body)
+        if size > limit:
+            raise TooLarge(f"the body is {size} bytes once its snappy is undone, over {limit} (--max_body_bytes)")
+        return bytes(cramjam.snappy.decompress_raw(body))
+    except cramjam.DecompressionError as error:
+        raise Unreadable(f"the body is not a block of {error}") from None
+
+
+def _stream(raw: Any, tenant: str, read: Any, read_entry: Any) -> Iterator[Row | Bad]:
+    try:
+        labels, plain, entries = read(raw)
+        encoded, notes = shared("labels", labels, plain)
+        named = {"labels": encoded} if labels else {}
+        of = _Of(named | ({"tenant": tenant} if tenant else {}), notes, _level(labels))
+    except Refused as error:
+        yield Bad(bytes(raw), f"stream: {error}")
+        return
+    for entry in entries:
+        try:
+            yield read_entry(of, entry)
+        except Refused as error:
+            yield Bad(bytes(entry), str(error))
+
+
+def _level(labels: dict[str, Any]) -> str:
+    for name in LEVEL_NAMES:
+        level = labels.get(name)
+        if level and isinstance(level, str):
+            return level.lower()
+    return ""
+
+
+def _protobuf_stream(raw: bytes) -> tuple[dict[str, Any], bool, Any]:
+    stream = protobuf.read(_MESSAGES["StreamAdapter"], raw)
+    return *parse_labels(text(stream.labels) or "{}"), stream.entries
+
+
+def _protobuf_entry(of: _Of, raw: bytes) -> Row:
+    entry = protobuf.read(_ENTRY, raw)
+    timestamp = entry.timestamp
+    time = timestamp.seconds * 1_000_000_000 + timestamp.nanos
+    if not time and not entry.HasField("timestamp"):
+        time = None
+    metadata, plain = _pairs(entry.metadata) if entry.metadata else ({}, True)
+    parsed, parsed_plain = _pairs(entry.parsed) if entry.parsed else ({}, True)
+    return _row(of, raw, time, text(entry.line), metadata, parsed, plain and parsed_plain)
+
+
+def _pairs(pairs: Any) -> tuple[dict[str, Any], bool]:
+    found = [_pair(raw) for raw in members(pairs)]
+    value = jsontext.from_pairs(found)
+    return value, type(value) is dict
+
+
+def _pair(raw: bytes) -> tuple[str, str]:
+    pair = protobuf.read(_PAIR, raw)
+    return text(pair.name), text(pair.value)
+
+
+def _json_stream(raw: Any) -> tuple[dict[str, Any], bool, Any]:
+    stream = _STREAM.read(raw)
+    labels, plain = items.value(stream.stream)
+    if not isinstance(labels, dict):
+        raise Unreadable("stream is not an object of labels")
+    return labels, plain, stream.values
+
+
+def _json_entry(of: _Of, raw: Any) -> Row:
+    entry, plain = _json_list(raw)
+    if not isinstance(entry, (list, tuple)) or not 2 <= len(entry) <= 3:
+        raise Unreadable("an entry is not [time, line] or [time, line, structured metadata]")
+    metadata = entry[2] if len(entry) == 3 else {}
+    if metadata is not None and not isinstance(metadata, dict):
+        raise Unreadable("structured metadata is not an object")
+    return _row(of, raw, _nanoseconds(entry[0]), entry[1], metadata or {}, {}, plain)
+
+
+def _json_list(raw: Any) -> tuple[Any, bool]:
+    """The value of an entry, and whether it is plain; the common forms without asking jsontext for it."""
+    if type(raw) is Raw:
+        given = bytes(raw)
+        try:
+            if given.endswith(b'"]'):
+                return _LINE.decode(given), True
+            if given.endswith(b'"}]'):
+                entry = _LINE_WITH_METADATA.decode(given)
+                # Without escapes there are four quotes for each member: then none stands twice, and no text has the {.
+                metadata = given[given.rindex(b"{") :]
+                if b"\\" not in metadata and metadata.count(b'"') == 4 * len(entry[2]):
+                    return entry, True
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            pass
+    return items.value(raw)
+
+
+def _nanoseconds(time: Any) -> int:
+    if type(time) is str and len(time) <= _DIGITS and time.removeprefix("-").isdecimal() and time.isascii():
+        return int(time)
+    if type(time) is int:
+        return time
+    raise Unreadable(f"a time is not a number of nanoseconds: {ascii(time)[:40]}")
+
+
+def _row(
+    of: _Of, raw: Any, time: int | None, line: Any, metadata: dict[str, Any], parsed: dict[str, Any], plain: bool
+) -> Row:
+    data: dict[str, Any] = {}
+    if level := of.level or (_level(metadata) if metadata else ""):
+        data["level"] = level
+    if time is not None:
+        data["time_unix_nano"] = time
+    data.update(of.members)
+    if metadata:
+        data["structured_metadata"] = metadata
+    if parsed:
+        data["parsed"] = parsed
+    if type(line) is not str:
+        data["line"] = line
+        line = jsontext.write(jsontext.storable(line)[0]).decode()
+    if plain:
+        return Row(line, data, of.notes.copy(), time, raw)
+    data, notes = jsontext.storable(data)
+    return Row(line, data, of.notes + notes, time, raw)
+
+
+class PushHandler(ReceiverHandler):
+    """Takes entries from Promtail, Alloy, Fluent Bit and other clients of Loki."""
+
+    source = "loki"
+    media_types = (PROTOBUF_TYPE, "application/json")
+
+    def prepare(self) -> None:
+        """Raises what ReceiverHandler does."""
+        # Some clients name the snappy that a push in protobuf always is in; Loki looks past that too.
+        if self.request.headers.get("Content-Encoding", "").strip().lower() == "snappy":
+            del self.request.headers["Content-Encoding"]
+        super().prepare()
+
+    async def post(self) -> None:
+        """204. Entries in quarantine are not told of, unless there are no others: Loki's clients cannot be told."""
+        media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        tenant = self.request.headers.get("X-Scope-OrgID", "")
+        batch = Batch(self)
+        is_json = media_type not in ("", PROTOBUF_TYPE)
+        await batch.encode(parse(self.body, is_json, self.application.options.max_body_bytes, tenant))
+        if batch.rejected and len(batch.rejected) == len(batch.records) + batch.lost:
+            raise Unreadable(f"there is no entry that can be read: {batch.rejected[0]}")
+        await self.accept(batch.records)
+        self.application.intake.refuse(self.source, batch.lost)
+        self.set_status(204)
+
+    def write_problem(self, problem: dict[str, Any], error: BaseException | None) -> None:
+        """Answer text. Permanent errors are 400: Fluent Bit sends again after any other status (out_loki)."""
+        status = problem["status"]
+        self.set_status(400 if 400 <= status < 500 and status not in (401, 403, 405, 429) else status)
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(f"{problem.get('detail') or problem['title']}\n")
+
+
+class ReadyHandler(BaseHandler):
+    """Whether pushes are taken now, as Loki tells it."""
+
+    async def get(self) -> None:
+        """200 ``ready``. Raises Unavailable."""
+        application = self.application
+        if application.stopping or (application.options.ack == "journal" and not application.backup.ready):
+            raise Unavailable("not ready")
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish("ready\n")
+
+    head = get
+
+    write_problem = PushHandler.write_problem
+
+
+ROUTES = [
+    ("/loki/api/v1/push", PushHandler),
+    ("/api/prom/push", PushHandler),
+    ("/ready", ReadyHandler),
+]

@@ -1,0 +1,102 @@
+"""OTLP messages in protobuf: opentelemetry-proto's, but for those around the records, which are declared here.
+
+There, what repeats is bytes and read one by one: what is broken breaks nothing else, and an attribute that stands in
+every record is read once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
+from .. import jsontext
+from ..errors import Unreadable
+from . import protobuf
+from .rows import members
+
+#: Attributes that are kept as they were read, and how long each may be.
+KEPT_ATTRIBUTES = 4096
+KEPT_BYTES = 256
+#: The tag of AnyValue.string_value; and the length from which a length takes more than a byte.
+_TEXT_TAG = 0x0A
+_SHORT = 130
+
+_MESSAGES = protobuf.declare(
+    "otlp",
+    Request="repeated bytes resource_logs = 1",
+    ResourceLogs="bytes resource = 1, repeated bytes scope_logs = 2, string schema_url = 3",
+    Resource="repeated bytes attributes = 1, uint32 dropped_attributes_count = 2, repeated EntityRef entity_refs = 3",
+    EntityRef="string schema_url = 1, string type = 2,"
+    "repeated string id_keys = 3, repeated string description_keys = 4",
+    ScopeLogs="bytes scope = 1, repeated bytes log_records = 2, string schema_url = 3",
+    InstrumentationScope="string name = 1, string version = 2, repeated bytes attributes = 3,"
+    "uint32 dropped_attributes_count = 4",
+    # severity_number is an enum that may have other numbers: on the wire it is an int32.
+    LogRecord="fixed64 time_unix_nano = 1, int32 severity_number = 2, string severity_text = 3, bytes body = 5,"
+    "repeated bytes attributes = 6, uint32 dropped_attributes_count = 7, fixed32 flags = 8, bytes trace_id = 9,"
+    "bytes span_id = 10, fixed64 observed_time_unix_nano = 11, string event_name = 12",
+)
+_LOG_RECORD = _MESSAGES["LogRecord"]
+
+_kept: dict[bytes, tuple[str, Any]] = {}
+
+
+class Protobuf:
+    """An otlp.Reader of protobuf."""
+
+    def __init__(self) -> None:
+        self.odd = False
+
+    def message(self, name: str, raw: bytes) -> Any:
+        """The message that ``raw`` encodes. Raises Unreadable."""
+        return protobuf.read(_MESSAGES[name], raw)
+
+    def record(self, raw: bytes) -> Any:
+        """The LogRecord that ``raw`` encodes. Raises Unreadable."""
+        return protobuf.read(_LOG_RECORD, raw)
+
+    def value(self, raw: bytes) -> Any:
+        """The value of an AnyValue. Raises Unreadable and TooLarge."""
+        # Most are a short text and nothing else: tag and length in a byte each, as AnyValue would read them.
+        if 2 <= len(raw) < _SHORT and raw[0] == _TEXT_TAG and raw[1] == len(raw) - 2:
+            try:
+                return raw[2:].decode()
+            except UnicodeDecodeError as error:
+                raise Unreadable(f"not UTF-8: {error}") from None
+        return self._value(protobuf.read(AnyValue, raw)) if raw else None
+
+    def attributes(self, raws: Sequence[bytes]) -> dict[str, Any]:
+        """The KeyValues ``raws`` as an object. Raises Unreadable and TooLarge."""
+        return self._object([_kept.get(raw) or self._pair(raw) for raw in members(raws)])
+
+    def id(self, raw: bytes) -> str:
+        """``raw`` in hex."""
+        return raw.hex()
+
+    def _pair(self, raw: bytes) -> tuple[str, Any]:
+        read = protobuf.read(KeyValue, raw)
+        pair = read.key, self._value(read.value)
+        if len(raw) <= KEPT_BYTES and not isinstance(pair[1], (dict, list)):
+            if len(_kept) == KEPT_ATTRIBUTES:
+                _kept.clear()
+            _kept[raw] = pair
+        return pair
+
+    def _value(self, value: Any) -> Any:
+        kind = value.WhichOneof("value")
+        if kind == "string_value":
+            return value.string_value
+        if kind == "array_value":
+            return [self._value(each) for each in members(value.array_value.values)]
+        if kind == "kvlist_value":
+            pairs = members(value.kvlist_value.values)
+            return self._object([(pair.key, self._value(pair.value)) for pair in pairs])
+        # An index into the dictionary of a profile has no meaning here; logs must not have one (common.proto).
+        return None if kind is None or kind == "string_value_strindex" else getattr(value, kind)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            self.odd = True
+            return jsontext.from_pairs(pairs)
+        return found
