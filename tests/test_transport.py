@@ -1011,7 +1011,7 @@ async def test_closing_all_connections_tells_their_handlers() -> None:
     server.listen(0, "127.0.0.1")
     async with connected(next(iter(server._accepting)).getsockname()[1]) as one:
         one.send(get("/hanging"))
-        await until(lambda: any(connection._exchange for connection in server._connections))  # type: ignore
+        await until(lambda: any(connection._exchange for connection in server._connections))
         server.stop()
         await server.close_all_connections()
         assert Hanging.closed.is_set()

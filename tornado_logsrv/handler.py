@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -208,9 +209,9 @@ class CollectingHandler(ReceiverHandler):
         super().prepare()
         self._collector = self.collector()
 
+    @abstractmethod
     def collector(self) -> Collector:
         """A new collector for this request. Raises BadParameter."""
-        raise NotImplementedError
 
     def take(self, piece: bytes) -> None:
         """Give the collector a piece of the body. Raises Refused."""

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import random
 import shutil
@@ -77,8 +76,7 @@ def main(arguments: Sequence[str] = sys.argv[1:]) -> int:
 async def _run(options: argparse.Namespace, seed: int, directory: Path) -> int:
     this = asyncio.current_task()
     assert this is not None
-    with contextlib.suppress(NotImplementedError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     plan = Plan(
         options.seconds, seed, options.mongo_url, options.redis_url, options.connections, options.instances,
         options.rate,
