@@ -13,6 +13,7 @@ from .config import Options
 from .handler import NotFoundHandler
 from .intake import Intake
 from .journal import Journal
+from .looplag import LoopLag
 from .metrics import Ledger
 from .queues import RecordQueue
 from .records import Ids, NewIds
@@ -52,6 +53,7 @@ class LogApplication(tornado.web.Application):
         self.intake = Intake(
             self.queue, self.spool, self.journal, self.backup, self.writer, self.ledger, options.stored_timeout
         )
+        self.loop_lag = LoopLag()
         self.ids = Ids()
         self.new_ids = NewIds(self.ids)
         self._in_progress: set[object] = set()

@@ -43,6 +43,17 @@ class LedgerCollector(Collector):
         )
         yield GaugeMetricFamily("logsrv_queue_bytes", "BSON bytes of the queue.", value=queue.size_bytes)
         yield GaugeMetricFamily("logsrv_spool_bytes", "Bytes of the spool.", value=self._application.spool.size_bytes)
+        lag = self._application.loop_lag
+        yield GaugeMetricFamily(
+            "logsrv_event_loop_lag_seconds",
+            "The latest that the event loop ran anything, of a minute.",
+            value=lag.recent,
+        )
+        yield CounterMetricFamily(
+            "logsrv_event_loop_blocked_seconds",
+            "Seconds for which the event loop did nothing, of half a second or more at a time.",
+            value=lag.blocked_seconds,
+        )
 
 
 class MetricsHandler(BaseHandler):
