@@ -117,6 +117,16 @@ class Backup:
         """Whether it is known what the stream holds, so that it may be appended to and trimmed."""
         return self._old is not None
 
+    @property
+    def up(self) -> bool:
+        """Whether Redis did what it was asked last."""
+        return self._up
+
+    @property
+    def recovering(self) -> bool:
+        """Whether records of an earlier process, or of another instance, are still to be read back."""
+        return any(not lane.exhausted for lane in self._old_streams())
+
     async def find(self) -> bool:
         """Look what the stream holds; whether Redis could say. Until it can, nothing is appended or trimmed."""
         if self._old is None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .errors import JournalUnavailable
+from .measures import Histogram
 from .records import Clock
 from .streams import FAILURES, RecordStream
 
@@ -58,6 +59,14 @@ class Journal:
         self._pause_until = 0.0
         self.put: Put = lambda entry, requests, found: None
         self.refuse: Refuse = lambda request, error: None
+        #: Seconds of each round trip, whatever became of it, and how many have failed.
+        self.append_seconds = Histogram()
+        self.failed_appends = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether the stream may be appended to."""
+        return self._ready()
 
     def append(self, request: Request) -> "asyncio.Future[Any]":
         """The request's future: done, by ``put``, when its records are in Redis.
@@ -93,16 +102,20 @@ class Journal:
     async def _append_group(self, group: list[Request]) -> None:
         entries = _entries(group)
         found = [[record for request in entry for record in request.records] for entry in entries]
+        began = self._clock()
         try:
             ids = await self._stream.append(found)
         except FAILURES as error:
             self._fail(group, error)
             return
+        finally:
+            self.append_seconds.observe(self._clock() - began)
         self._tell(True, None)
         for entry_id, requests, records in zip(ids, entries, found, strict=True):
             self.put(entry_id, requests, records)
 
     def _fail(self, group: list[Request], error: Exception) -> None:
+        self.failed_appends += 1
         self._tell(False, error)
         self._pause_until = self._clock() + PAUSE_SECONDS
         waiting, self._waiting = self._waiting, []

@@ -153,8 +153,7 @@ class Server:
         self._tasks.append(asyncio.ensure_future(self._tend()))
         if not options.redis_url:
             self._tasks.append(asyncio.ensure_future(embedded.sync(self._data.path)))
-        self._application.writer.start()
-        self._application.loop_lag.start()
+        self._application.start()
         self._install_signals()
         # Last: from here on, requests come.
         self._http = http_server(self._application)
@@ -282,7 +281,7 @@ class Server:
         await self._unless_hurried(self._end_writes(), patience)
         await application.writer.abandon()
         await application.backup.stop()
-        application.loop_lag.stop()
+        await application.stop()
         try:
             await self._keep()
         except OSError as error:
