@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from . import records
 from .errors import StartError
+from .primary import PrimaryPool
 
 log = logging.getLogger("logsrv.backup")
 
@@ -27,16 +28,21 @@ _ANSWER_SECONDS = 10
 _DROP_EMPTY = "if redis.call('XLEN', KEYS[1]) == 0 then return redis.call('DEL', KEYS[1]) end return 0"
 
 
-def connect(url: str) -> Redis:
-    """A client for ``url`` that connects at its first command. Raises StartError when ``url`` cannot be one."""
+def connect(url: str, prefix: str = "") -> Redis:
+    """A client for ``url`` that connects at its first command; ``prefix`` is that of all its keys.
+
+    Raises StartError when ``url`` cannot be one.
+    """
+    options: dict[str, Any] = {
+        "socket_connect_timeout": _CONNECT_SECONDS,
+        "socket_timeout": _ANSWER_SECONDS,
+        # A connection that an idle time has ended is found by the next command: it is tried again, once.
+        "retry": Retry(NoBackoff(), 1),
+    }
     try:
-        return Redis.from_url(
-            url,
-            socket_connect_timeout=_CONNECT_SECONDS,
-            socket_timeout=_ANSWER_SECONDS,
-            # A connection that an idle time has ended is found by the next command: it is tried again, once.
-            retry=Retry(NoBackoff(), 1),
-        )
+        if "+" in url.partition("://")[0]:
+            return Redis.from_pool(PrimaryPool(url, prefix, **options))
+        return Redis.from_url(url, **options)
     except ValueError as error:
         raise StartError(f"--redis_url: {error}") from None
 
