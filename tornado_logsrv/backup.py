@@ -109,6 +109,8 @@ class Backup:
         self._up = True
         #: Whether a file could not be read to its end.
         self._unread = False
+        #: The id of the entry that was appended last.
+        self._newest = b"0-0"
         #: Called with the records that have been read back.
         self.on_recovered: Callable[[list[bytes]], None] = lambda found: None
 
@@ -152,6 +154,7 @@ class Backup:
 
     def hold(self, entry: bytes, first: int, end: int) -> None:
         """``entry``, just appended to the stream, holds the records at places [first, end), and maybe some before."""
+        self._follow(entry)
         held = self._new.holdings
         # An entry may hold several requests' records: it is let go when those of the last one are stored.
         if held and held[-1].whole and held[-1].entry == entry:
@@ -161,11 +164,29 @@ class Backup:
 
     def hold_spooled(self, entry: bytes) -> None:
         """``entry`` holds records that went into the spool: it stays until all of that is read back and stored."""
+        self._follow(entry)
         held = self._new.holdings
         if held and (not held[-1].whole or held[-1].entry == entry):
             held[-1].entry, held[-1].whole = entry, False
         else:
             held.append(Holding(self._queue.next_place, self._queue.next_place, entry, whole=False))
+
+    def _follow(self, entry: bytes) -> None:
+        """See to it that nothing is trimmed along with entries before ``entry`` that must stay.
+
+        Ids rise, but a replica that was behind when it took its primary's place may count on from a lower one.
+        """
+        newest, self._newest = self._newest, entry
+        if (len(entry) == len(newest) and entry >= newest) or _order(entry) >= _order(newest):
+            return
+        for lane in self._own_lanes():
+            for holding in lane.holdings:
+                assert isinstance(holding.entry, bytes)
+                if _order(holding.entry) >= _order(entry):
+                    holding.entry = _just_before(entry)
+
+    def _own_lanes(self) -> list[Lane]:
+        return [self._new] if self._old is None else [self._old, self._new]
 
     def _spool_emptied(self) -> None:
         for holding in self._new.holdings:
@@ -346,6 +367,16 @@ class Backup:
                 holding = next(holdings, None)
             if holding is None or place < holding.first:
                 yield record
+
+
+def _order(entry: bytes) -> tuple[int, int]:
+    milliseconds, _, sequence = entry.partition(b"-")
+    return int(milliseconds), int(sequence)
+
+
+def _just_before(entry: bytes) -> bytes:
+    milliseconds, sequence = _order(entry)
+    return b"%d-%d" % ((milliseconds, sequence - 1) if sequence else (milliseconds - 1, (1 << 64) - 2))
 
 
 def _next_count(entries: list[tuple[bytes, list[bytes]]]) -> int:
