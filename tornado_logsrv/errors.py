@@ -40,12 +40,11 @@ class Unreadable(Refused):
 
 
 class BadParameter(Refused):
-    """The query parameter ``name`` has a value that is not allowed, at ``column`` (from 1) where that is known."""
+    """The query parameter ``name`` has a value that is not allowed."""
 
-    def __init__(self, name: str, problem: str, column: int | None = None) -> None:
+    def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"{name}: {problem}")
         self.name = name
-        self.column = column
 
 
 class UnsupportedMedia(Refused):

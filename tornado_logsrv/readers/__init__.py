@@ -1,6 +1,5 @@
 """The read side: one module a resource, and its lines in the table of routes."""
 
-from .health import AliveHandler, ReadyHandler
 from .logs import LogsHandler
 from .metrics import MetricsHandler
 from .quarantine import OneQuarantinedHandler, QuarantineHandler, ReplayHandler
@@ -15,6 +14,4 @@ ROUTES = [
     (f"/quarantine/{_ID}", OneQuarantinedHandler),
     (f"/quarantine/{_ID}/replay", ReplayHandler),
     ("/metrics", MetricsHandler),
-    ("/healthz", AliveHandler),
-    ("/readyz", ReadyHandler),
 ]
