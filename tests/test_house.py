@@ -208,7 +208,7 @@ def test_the_compose_file_publishes_the_servers_port_on_this_machine_alone():
     options = config.load([], COMPOSE_ENVIRONMENT)
     published = re.findall(r"^ +ports:\n((?: +- .*\n)+)", COMPOSE, re.MULTILINE)
     assert [block.strip() for block in published] == [f'- "127.0.0.1:{options.port}:{options.port}"']
-    assert f"http://127.0.0.1:{options.port}/queue-size" in COMPOSE
+    assert f"http://127.0.0.1:{options.port}/healthz" in COMPOSE
     assert options.address == "0.0.0.0"
 
 

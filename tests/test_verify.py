@@ -1,5 +1,8 @@
 """``python -m tornado_logsrv.verify``: that it finds the promise kept, and that it would find it broken."""
 
+import asyncio
+import csv
+import functools
 import itertools
 import json
 import os
@@ -15,9 +18,12 @@ import pytest
 
 from tornado_logsrv.verify.__main__ import main, parse
 from tornado_logsrv.verify.balance import COLUMNS, EXAMPLES, Found, Life, Row, Sent, State, balance, table
+from tornado_logsrv.verify.faults import Faults
 from tornado_logsrv.verify.found import Places
 from tornado_logsrv.verify.progress import Progress
 from tornado_logsrv.verify.requests import STEP, data_of, requests, token_of
+from tornado_logsrv.verify.samples import Sample, courses, slope
+from tornado_logsrv.verify.samples import table as courses_table
 
 from .process import PATIENCE, eventually
 
@@ -165,6 +171,32 @@ class TestProgress:
         assert stream.text.endswith("\n") == (not terminal)
 
 
+class TestSamples:
+    def test_a_slope_is_that_of_least_squares(self):
+        assert slope([(0, 1), (1, 3), (2, 5)]) == pytest.approx(2)
+        assert slope([(0, 1), (1, 5), (2, 3)]) == pytest.approx(1)
+        assert slope([(1, 4), (1, 6)]) == 0
+
+    def life(self, name, seconds, resident):
+        return [Sample(name, at, int(resident(at) * 2**20), 20, at, at / 1000) for at in range(0, seconds + 1, 5)]
+
+    def test_a_leak_is_seen_and_what_warms_up_is_not(self):
+        warm = self.life("warm", 600, lambda at: 50 + min(at, 300) / 10)
+        leak = self.life("leak", 600, lambda at: 50 + at / 60)
+        short = self.life("short", 50, lambda at: 50)
+        found = {course.life: course for course in courses([*warm, *leak, *short])}
+        assert list(found) == ["warm", "leak"]
+        assert found["warm"].slope == pytest.approx(0, abs=0.01)
+        assert found["leak"].slope == pytest.approx(60, rel=0.01)
+        assert (found["leak"].minutes, found["leak"].first, found["leak"].last, found["leak"].most) == (10, 50, 60, 60)
+        assert (found["leak"].files, found["leak"].lag_ms) == (20, 600)
+
+    def test_its_table_is_aligned(self):
+        head, row = courses_table(courses(self.life("one#1", 120, lambda at: 50))).splitlines()
+        assert len(head) == len(row)
+        assert row.split() == ["one#1", "2.0", "50.0", "50.0", "50.0", "0.0", "20", "0.0", "120.0"]
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tornado_logsrv.verify", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=5 * PATIENCE)
@@ -201,6 +233,48 @@ def test_it_says_so_when_a_record_is_lost(monkeypatch, capsys):
     assert rows(output)["all"]["lost"] == 1
     assert "the promise was broken, 1 times:\n  token " in output
     assert output.rstrip().endswith("is lost: nowhere")
+
+
+def test_a_soak_spares_one_server_and_shows_what_it_takes(tmp_path):
+    samples = tmp_path / "samples.csv"
+    done = run("--seconds=12", "--seed=3", "--rate=300", "--fault_every=2", f"--samples={samples}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sum(map(int, re.findall(r"^ +(\d+)  ", done.stdout, re.MULTILINE))) >= 3
+    with samples.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    spared = [row for row in rows if row["life"].startswith("verify-1#")]
+    assert len(spared) >= 2
+    assert {row["life"] for row in spared} == {"verify-1#1"}
+    assert all(int(row["resident"]) > 2**24 and int(row["files"]) > 3 for row in rows)
+
+
+def test_a_fault_comes_each_so_often_and_each_has_its_turn(tmp_path):
+    servers = [object(), object(), object()]
+    faults = Faults(random.Random(1), servers, Nothing(), tmp_path / "log", every=0.01)
+    done = []
+
+    async def trial():
+        for name in ("_kill", "_stop", "_kill_at_start", "_kill_at_stop", "_leave"):
+            setattr(faults, name, functools.partial(note, name))
+        running = asyncio.ensure_future(faults.run())
+        await asyncio.sleep(0)
+        while len(done) < 10:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        faults.over.set()
+        await running
+
+    async def note(name):
+        done.append(name)
+        assert faults._one() is not servers[0]
+
+    asyncio.run(trial())
+    assert sorted(done[:5]) == sorted(done[5:10]) == sorted({*done})
+
+
+class Nothing:
+    """No MongoDB and no Redis of the trial's own."""
+
+    mongo = redis = None
 
 
 def test_servers_that_are_given_are_used_and_left_as_they_were(servers, mongo, redis_client):
@@ -241,7 +315,9 @@ def processes_of(directory: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("wrong", ["--seconds=0", "--connections=0", "--instances=-1", "--seed=x", "--colour=red"])
+@pytest.mark.parametrize(
+    "wrong", ["--seconds=0", "--connections=0", "--instances=-1", "--seed=x", "--fault_every=-1", "--colour=red"]
+)
 def test_a_wrong_option_is_told(wrong, capsys):
     with pytest.raises(SystemExit, match="2"):
         parse([wrong])

@@ -4,15 +4,20 @@ import collections
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import tornado.web
+from tornado.ioloop import PeriodicCallback
 
 from . import readers, receivers
 from .backup import Backup
 from .config import Options
 from .handler import NotFoundHandler
+from .health import Health
 from .intake import Intake
 from .journal import Journal
+from .looplag import LoopLag
+from .measures import LOOK_SECONDS, Requests, RouteNames, Waiting
 from .metrics import Ledger
 from .queues import RecordQueue
 from .records import Ids, NewIds
@@ -31,10 +36,10 @@ class LogApplication(tornado.web.Application):
         super().__init__(
             [*receivers.FIRST_ROUTES, *receivers.ROUTES, *readers.ROUTES, *receivers.LAST_ROUTES],
             default_handler_class=NotFoundHandler,
-            log_function=_log_nothing,
         )
         self.options = options
         self.store = store
+        self.stream = stream
         self.records: collections.deque[bytes] = collections.deque()
         self.queue = RecordQueue(self.records, options.queue_max_bytes)
         self.ledger = Ledger()
@@ -52,10 +57,30 @@ class LogApplication(tornado.web.Application):
         self.intake = Intake(
             self.queue, self.spool, self.journal, self.backup, self.writer, self.ledger, options.stored_timeout
         )
+        self.loop_lag = LoopLag()
+        self.health = Health(self)
+        self.requests = Requests()
+        rules = self.wildcard_router.rules
+        self._route_names = RouteNames((cast(Any, rule.matcher).regex.pattern, rule.target) for rule in rules)
+        self.waiting = Waiting()
+        self._looks = PeriodicCallback(self.look, LOOK_SECONDS * 1000)
+        self.metrics = readers.metrics.registry(self)
         self.ids = Ids()
         self.new_ids = NewIds(self.ids)
         self._in_progress: set[object] = set()
         self.stopping = False
+
+    def start(self) -> None:
+        """Begin to write what is on the queue, on the running IOLoop."""
+        self.writer.start()
+        self._looks.start()
+        self.loop_lag.start()
+
+    async def stop(self) -> None:
+        """Look after nothing more; the parts that hold records end by themselves."""
+        self._looks.stop()
+        self.loop_lag.stop()
+        await self.health.stop()
 
     @property
     def unsettled(self) -> int:
@@ -71,14 +96,22 @@ class LogApplication(tornado.web.Application):
         self._in_progress.discard(request)
 
     @property
-    def in_progress(self) -> bool:
-        """Whether any request waits for its answer."""
-        return bool(self._in_progress)
+    def in_progress(self) -> int:
+        """How many requests wait for their answers."""
+        return len(self._in_progress)
 
     def now_ms(self) -> int:
         """The time of acceptance: milliseconds since 1970."""
         return time.time_ns() // 1_000_000
 
+    def look(self) -> None:
+        """See how long the queue has waited."""
+        self.waiting.look(self.queue.floor, self.queue.next_place)
 
-def _log_nothing(handler: tornado.web.RequestHandler) -> None:
-    """A line for each request would cost more than taking the record; failures are logged where they happen."""
+    def log_request(self, handler: tornado.web.RequestHandler) -> None:
+        """Count a request that a handler has answered. A line for each would cost more than taking its record."""
+        request = handler.request
+        method = request.method if request.method in handler.SUPPORTED_METHODS else "other"
+        route = self._route_names.of(type(handler), request.path)
+        # By the clock on the wall, which may be set back.
+        self.requests.of(str(method), route, handler.get_status()).observe(max(0.0, request.request_time()))

@@ -29,13 +29,11 @@ log = logging.getLogger("logsrv.backup")
 #: Bytes of one stream entry, and entries of one round trip, when many are written or read.
 ENTRY_BYTES = 64 * 1024
 ROUND_TRIP_ENTRIES = 8
-#: Records that are let go of together at the most: to keep count of each would take as much memory as they do.
-HOLD_RECORDS = 1000
 #: Entries read in one round trip at the most, however small.
 MOST_ENTRIES = 1000
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass
 class Holding:
     """One entry or file, and the places [first, end) of its records in the queue; ``whole`` once all are there."""
 
@@ -50,18 +48,6 @@ class Lane:
 
     def __init__(self) -> None:
         self.holdings: collections.deque[Holding] = collections.deque()
-
-    def hold(self, entry: bytes, first: int, end: int) -> None:
-        """``entry``, the newest of a stream, holds the records at places [first, end), and maybe some before.
-
-        Neighbours are held as one: a stream is trimmed up to an entry, so the last one is all there is to know.
-        """
-        last = self.holdings[-1] if self.holdings else None
-        # An entry may hold several requests' records: it is let go when those of the last one are stored.
-        if last is not None and last.whole and (last.entry == entry or _neighbours(last, first, end)):
-            last.end, last.entry = end, entry
-        else:
-            self.holdings.append(Holding(first, end, entry))
 
     def released(self, floor: int) -> list[bytes | Path]:
         """Remove and give what is wholly stored when every place below ``floor`` is."""
@@ -123,6 +109,8 @@ class Backup:
         self._up = True
         #: Whether a file could not be read to its end.
         self._unread = False
+        #: The id of the entry that was appended last.
+        self._newest = b"0-0"
         #: Called with the records that have been read back.
         self.on_recovered: Callable[[list[bytes]], None] = lambda found: None
 
@@ -130,6 +118,16 @@ class Backup:
     def ready(self) -> bool:
         """Whether it is known what the stream holds, so that it may be appended to and trimmed."""
         return self._old is not None
+
+    @property
+    def up(self) -> bool:
+        """Whether Redis did what it was asked last."""
+        return self._up
+
+    @property
+    def recovering(self) -> bool:
+        """Whether records of an earlier process, or of another instance, are still to be read back."""
+        return any(not lane.exhausted for lane in self._old_streams())
 
     async def find(self) -> bool:
         """Look what the stream holds; whether Redis could say. Until it can, nothing is appended or trimmed."""
@@ -156,15 +154,39 @@ class Backup:
 
     def hold(self, entry: bytes, first: int, end: int) -> None:
         """``entry``, just appended to the stream, holds the records at places [first, end), and maybe some before."""
-        self._new.hold(entry, first, end)
+        self._follow(entry)
+        held = self._new.holdings
+        # An entry may hold several requests' records: it is let go when those of the last one are stored.
+        if held and held[-1].whole and held[-1].entry == entry:
+            held[-1].end = end
+        else:
+            held.append(Holding(first, end, entry))
 
     def hold_spooled(self, entry: bytes) -> None:
         """``entry`` holds records that went into the spool: it stays until all of that is read back and stored."""
+        self._follow(entry)
         held = self._new.holdings
         if held and (not held[-1].whole or held[-1].entry == entry):
             held[-1].entry, held[-1].whole = entry, False
         else:
             held.append(Holding(self._queue.next_place, self._queue.next_place, entry, whole=False))
+
+    def _follow(self, entry: bytes) -> None:
+        """See to it that nothing is trimmed along with entries before ``entry`` that must stay.
+
+        Ids rise, but a replica that was behind when it took its primary's place may count on from a lower one.
+        """
+        newest, self._newest = self._newest, entry
+        if (len(entry) == len(newest) and entry >= newest) or _order(entry) >= _order(newest):
+            return
+        for lane in self._own_lanes():
+            for holding in lane.holdings:
+                assert isinstance(holding.entry, bytes)
+                if _order(holding.entry) >= _order(entry):
+                    holding.entry = _just_before(entry)
+
+    def _own_lanes(self) -> list[Lane]:
+        return [self._new] if self._old is None else [self._old, self._new]
 
     def _spool_emptied(self) -> None:
         for holding in self._new.holdings:
@@ -235,7 +257,7 @@ class Backup:
             for entry, found in await lane.read():
                 first = self._queue.next_place
                 self._restore(found)
-                lane.hold(entry, first, self._queue.next_place)
+                lane.holdings.append(Holding(first, self._queue.next_place, entry))
             self.tell(True)
             return True
         return False
@@ -347,8 +369,14 @@ class Backup:
                 yield record
 
 
-def _neighbours(last: Holding, first: int, end: int) -> bool:
-    return last.end == first and end - last.first <= HOLD_RECORDS
+def _order(entry: bytes) -> tuple[int, int]:
+    milliseconds, _, sequence = entry.partition(b"-")
+    return int(milliseconds), int(sequence)
+
+
+def _just_before(entry: bytes) -> bytes:
+    milliseconds, sequence = _order(entry)
+    return b"%d-%d" % ((milliseconds, sequence - 1) if sequence else (milliseconds - 1, (1 << 64) - 2))
 
 
 def _next_count(entries: list[tuple[bytes, list[bytes]]]) -> int:

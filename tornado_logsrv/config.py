@@ -20,6 +20,9 @@ Check = Callable[[str], Any]
 
 _SIZE_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _TIME_UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "h": 3600.0}
+_REDIS_SCHEMES = (
+    "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"
+)  # fmt: skip
 _QUANTITY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([a-z]*)")
 #: A URL with more than one @, or one behind a / ? #: where its password ends is a guess, and the drivers' messages
 #: show the rest.
@@ -43,10 +46,10 @@ def some_text(value: str) -> str:
     return value
 
 
-def word(value: str) -> str:
-    """A name of 1 to 120 characters out of letters, digits and ``. _ : -``."""
-    if not re.fullmatch(r"[A-Za-z0-9._:-]{1,120}", value):
-        raise ValueError("must be 1 to 120 letters, digits and . _ : -")
+def key_prefix(value: str) -> str:
+    """A name of 1 to 120 characters out of letters, digits and ``. _ : - { }``."""
+    if not re.fullmatch(r"[A-Za-z0-9._:{}-]{1,120}", value):
+        raise ValueError("must be 1 to 120 letters, digits and . _ : - { }")
     return value
 
 
@@ -133,8 +136,8 @@ class Options:
     mongo_url: str = _option("", url("mongodb", "mongodb+srv"), "MongoDB to write to (empty: start the embedded one)")
     mongo_db: str = _option("logsrv", database, "database of the records")
     mongo_collection: str = _option("logs", collection, "collection of the records")
-    redis_url: str = _option("", url("redis", "rediss", "unix"), "Redis for the backup (empty: start the embedded one)")
-    redis_prefix: str = _option("logsrv", word, "what every key in Redis starts with")
+    redis_url: str = _option("", url(*_REDIS_SCHEMES), "Redis for the backup (empty: start the embedded one)")
+    redis_prefix: str = _option("logsrv", key_prefix, "what every key in Redis starts with")
     flush_interval_ms: int = _option("5000", whole(10, 3_600_000), "milliseconds between two writes of the queue")
     batch_size: int = _option("1000", whole(1, 1000), "records in one write at the most; so many waiting start one")
     ack: str = _option("journal", one_of("memory", "journal", "stored"), "how a request is acknowledged unless it says")

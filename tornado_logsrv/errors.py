@@ -40,11 +40,12 @@ class Unreadable(Refused):
 
 
 class BadParameter(Refused):
-    """The query parameter ``name`` has a value that is not allowed."""
+    """The query parameter ``name`` has a value that is not allowed, at ``column`` (from 1) where that is known."""
 
-    def __init__(self, name: str, problem: str) -> None:
+    def __init__(self, name: str, problem: str, column: int | None = None) -> None:
         super().__init__(f"{name}: {problem}")
         self.name = name
+        self.column = column
 
 
 class UnsupportedMedia(Refused):

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .deferred import Deferred
 from .errors import JournalUnavailable
+from .measures import Histogram
 from .records import Clock
 from .streams import FAILURES, RecordStream
 
@@ -21,18 +21,18 @@ PAUSE_SECONDS = 0.5
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Request:
-    """The records of one request, ``size`` bytes of them, and what it waits for."""
+    """The records of one request, ``size`` bytes of them, and the future of what it waits for."""
 
     records: Sequence[bytes]
     size: int
     source: str
     awaits_storage: bool
-    done: Deferred[Any]
+    done: "asyncio.Future[Any]"
 
 
-#: Called with an entry's id, its requests and all their records once Redis has them: tells the requests.
+#: Called with an entry's id, its requests and all their records once Redis has them: ends the requests' futures.
 Put = Callable[[bytes, list[Request], list[bytes]], None]
-#: Called with a request that Redis did not take, before it gets the error.
+#: Called with a request that Redis did not take, before its future gets the error.
 Refuse = Callable[[Request, JournalUnavailable], None]
 
 
@@ -59,11 +59,19 @@ class Journal:
         self._pause_until = 0.0
         self.put: Put = lambda entry, requests, found: None
         self.refuse: Refuse = lambda request, error: None
+        #: Seconds of each round trip, whatever became of it, and how many have failed.
+        self.append_seconds = Histogram()
+        self.failed_appends = 0
 
-    def append(self, request: Request) -> Deferred[Any]:
-        """What the request waits for: done, by ``put``, when its records are in Redis.
+    @property
+    def ready(self) -> bool:
+        """Whether the stream may be appended to."""
+        return self._ready()
 
-        Raises JournalUnavailable by it when Redis does not take them, after ``refuse``; then they are nowhere.
+    def append(self, request: Request) -> "asyncio.Future[Any]":
+        """The request's future: done, by ``put``, when its records are in Redis.
+
+        Raises JournalUnavailable by the future when Redis does not take them, after ``refuse``; then they are nowhere.
         (Should Redis have failed in the middle and this process be killed before the next trim, they may be there.)
         """
         if not self._ready() or self._clock() < self._pause_until:
@@ -94,16 +102,20 @@ class Journal:
     async def _append_group(self, group: list[Request]) -> None:
         entries = _entries(group)
         found = [[record for request in entry for record in request.records] for entry in entries]
+        began = self._clock()
         try:
             ids = await self._stream.append(found)
         except FAILURES as error:
             self._fail(group, error)
             return
+        finally:
+            self.append_seconds.observe(self._clock() - began)
         self._tell(True, None)
         for entry_id, requests, records in zip(ids, entries, found, strict=True):
             self.put(entry_id, requests, records)
 
     def _fail(self, group: list[Request], error: Exception) -> None:
+        self.failed_appends += 1
         self._tell(False, error)
         self._pause_until = self._clock() + PAUSE_SECONDS
         waiting, self._waiting = self._waiting, []
@@ -113,7 +125,8 @@ class Journal:
     def _end(self, request: Request) -> None:
         error = JournalUnavailable("Redis does not answer, so ack=journal cannot be given; ack=memory can", 1)
         self.refuse(request, error)
-        request.done.set_exception(error)
+        if not request.done.done():
+            request.done.set_exception(error)
 
     async def stop(self) -> None:
         """Wait for the append in flight."""

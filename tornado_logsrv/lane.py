@@ -17,7 +17,6 @@ from tornado.httputil import format_timestamp
 
 from . import errors, problems
 from .collector import Collector
-from .deferred import Deferred
 from .handler import check_media_type
 from .intake import ACKS, Receipt
 
@@ -38,6 +37,9 @@ class Lane:
         self._ids = application.new_ids
         self._collect = collect
         self._most = application.options.max_body_bytes
+        self._path = path
+        self._requests = application.requests
+        self._took = application.requests.of("POST", path, 202).observe
         default = {path.encode(): application.options.ack}
         self._acks = default | {f"{path}?ack={ack}".encode(): ack for ack in ACKS}
 
@@ -45,6 +47,7 @@ class Lane:
         self, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes, context: Any
     ) -> bytes | Awaitable[bytes] | None:
         """One answer, or an awaitable of it."""
+        began = time.perf_counter()
         ack = self._acks.get(target)
         if ack is None or len(body) > self._most or self._application.stopping or not _is_plain(headers):
             return None
@@ -58,28 +61,40 @@ class Lane:
         try:
             receipt = self._accept(records, ack, collector.source)
         except errors.Unavailable as error:
-            return _problem(error)
+            return self._refused(error, began)
         if type(receipt) is Receipt:
+            self._took(time.perf_counter() - began)
             return _answer(collector, receipt)
-        told: Any = receipt if isinstance(receipt, Deferred) else asyncio.ensure_future(receipt)  # type: ignore[arg-type]
-        return self._later(collector, told)
+        return self._later(collector, began, asyncio.ensure_future(receipt))  # type: ignore[arg-type]
 
-    def _later(self, collector: Collector, receipt: Any) -> Deferred[bytes]:
-        answer: Deferred[bytes] = Deferred()
-        self._application.request_began(answer)
-        receipt.add_done_callback(functools.partial(self._answered, collector, answer))
+    def _refused(self, error: errors.Unavailable, began: float) -> bytes:
+        status, answer = _problem(error)
+        self._requests.of("POST", self._path, status).observe(time.perf_counter() - began)
         return answer
 
-    def _answered(self, collector: Collector, answer: Deferred[bytes], receipt: Any) -> None:
+    def _later(self, collector: Collector, began: float, receipt: "asyncio.Future[Receipt]") -> "asyncio.Future[bytes]":
+        answer: asyncio.Future[bytes] = receipt.get_loop().create_future()
+        self._application.request_began(answer)
+        receipt.add_done_callback(functools.partial(self._answered, collector, began, answer))
+        return answer
+
+    def _answered(
+        self,
+        collector: Collector,
+        began: float,
+        answer: "asyncio.Future[bytes]",
+        receipt: "asyncio.Future[Receipt]",
+    ) -> None:
         self._application.request_ended(answer)
-        try:
-            made = _answer(collector, receipt.result())
-        except errors.Unavailable as error:
-            made = _problem(error)
-        except (Exception, asyncio.CancelledError) as error:
-            answer.set_exception(error)
+        if answer.done():
             return
-        answer.set_result(made)
+        try:
+            answer.set_result(_answer(collector, receipt.result()))
+            self._took(time.perf_counter() - began)
+        except errors.Unavailable as error:
+            answer.set_result(self._refused(error, began))
+        except Exception as error:
+            answer.set_exception(error)
 
 
 def _is_plain(headers: list[tuple[bytes, bytes]]) -> bool:
@@ -104,11 +119,11 @@ def _answer(collector: Collector, receipt: Receipt) -> bytes:
     return b"%b%d\r\n\r\n%b" % (_head(202, "application/json", int(time.time())), len(body), body)
 
 
-def _problem(error: errors.Unavailable) -> bytes:
+def _problem(error: errors.Unavailable) -> tuple[int, bytes]:
     problem = problems.describe(error)
     body = msgspec.json.encode(problem)
     head = _head(problem["status"], problems.CONTENT_TYPE, int(time.time()), error.retry_after)
-    return b"%b%d\r\n\r\n%b" % (head, len(body), body)
+    return problem["status"], b"%b%d\r\n\r\n%b" % (head, len(body), body)
 
 
 @functools.lru_cache(maxsize=16)

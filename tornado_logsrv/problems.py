@@ -26,5 +26,11 @@ def describe(error: errors.Refused) -> dict[str, Any]:
     for kind, status, slug, title in PROBLEMS:
         if isinstance(error, kind):
             problem = {"type": f"urn:logsrv:problem:{slug}", "title": title, "status": status, "detail": str(error)}
-            return problem | ({"parameter": error.name} if isinstance(error, errors.BadParameter) else {})
+            return problem | _about_parameter(error)
     raise TypeError(f"no answer for {type(error).__name__}")
+
+
+def _about_parameter(error: errors.Refused) -> dict[str, Any]:
+    if not isinstance(error, errors.BadParameter):
+        return {}
+    return {"parameter": error.name} | ({} if error.column is None else {"column": error.column})

@@ -21,6 +21,7 @@ from . import records
 #: Bytes of an original in one document; MongoDB holds 16 MiB of document, and this leaves room for any reason.
 PART_BYTES = 8 * 1024 * 1024
 _MAX_REASON = 2000
+_COUNT_MS = 5000
 
 Document = dict[str, Any]
 
@@ -43,6 +44,10 @@ class Quarantine:
     async def prepare(self) -> None:
         """Make the index of the reading order."""
         await self._collection.create_index([("time", ASCENDING), ("_id", ASCENDING)])
+
+    async def count(self) -> int:
+        """How many documents there are: records, and the parts of those that are over PART_BYTES."""
+        return int(await self._collection.estimated_document_count(maxTimeMS=_COUNT_MS))
 
     async def add(self, refused: Iterable[tuple[bytes, Refusal | None]]) -> None:
         """Keep records with their refusals; None for what records.encode_bad made, which says it itself.

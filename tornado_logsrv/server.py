@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import importlib.util
 import logging
 import math
@@ -104,17 +103,6 @@ def http_server(application: LogApplication) -> HTTPServer:
     )
 
 
-def _spare_the_collector() -> None:
-    """What is there at the start stays: the garbage collector need not walk it. What a batch makes leaves no cycles.
-
-    A batch written makes two objects a record: at the usual threshold they cost three collections a batch, an eighth
-    of all processor time from the first byte to stored.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-
-
 class Server:
     """One server, from its options to its end."""
 
@@ -152,7 +140,7 @@ class Server:
         mongo_url, redis_url = await self._backing_servers()
         # Neither connects yet: a server that is down is not fatal.
         self._store = RecordStore(mongo_url, options.mongo_db, options.mongo_collection)
-        self._redis = connect(redis_url)
+        self._redis = connect(redis_url, options.redis_prefix)
         stream = RecordStream(self._redis, options.redis_prefix, options.instance_name)
         self._leases = Leases(
             self._redis, options.redis_prefix, options.instance_name, self._data.name, secrets.token_hex(8)
@@ -165,9 +153,8 @@ class Server:
         self._tasks.append(asyncio.ensure_future(self._tend()))
         if not options.redis_url:
             self._tasks.append(asyncio.ensure_future(embedded.sync(self._data.path)))
-        self._application.writer.start()
+        self._application.start()
         self._install_signals()
-        _spare_the_collector()
         # Last: from here on, requests come.
         self._http = http_server(self._application)
         self._http.add_sockets(self._sockets)
@@ -294,6 +281,7 @@ class Server:
         await self._unless_hurried(self._end_writes(), patience)
         await application.writer.abandon()
         await application.backup.stop()
+        await application.stop()
         try:
             await self._keep()
         except OSError as error:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tornado.ioloop import IOLoop, PeriodicCallback
 
+from .measures import RECORDS, Histogram
 from .metrics import Ledger
 from .outcome import Outcome
 from .queues import Batch, RecordQueue
@@ -87,6 +88,11 @@ class BatchWriter:
         self._retry: object | None = None
         self._stopping = False
         self._drain_rate = 0.0
+        self._retry_at = 0.0
+        #: Records and seconds of each batch, whatever became of it, and how many have failed.
+        self.batch_records = Histogram(RECORDS)
+        self.batch_seconds = Histogram()
+        self.failed_batches = 0
 
     def start(self) -> None:
         """Begin to write, on the running IOLoop."""
@@ -129,6 +135,16 @@ class BatchWriter:
         if self._flush is not None:
             await asyncio.wait([self._flush])
 
+    @property
+    def failures(self) -> int:
+        """How many writes in a row have failed."""
+        return self._backoff.failures
+
+    @property
+    def pause_seconds(self) -> float:
+        """Seconds until the next try after a failure; 0 when none is waited for."""
+        return max(0.0, self._retry_at - self._clock()) if self._retry is not None else 0.0
+
     def retry_after(self) -> int:
         """Seconds until half of a full queue has been written, at the rate of the last batches."""
         if self._backoff.failures:
@@ -166,10 +182,13 @@ class BatchWriter:
             outcome = Outcome(range(len(batch)), problem=repr(error))
         finally:
             self._settle(batch, outcome)
+        seconds = self._clock() - began
+        self.batch_records.observe(len(batch))
+        self.batch_seconds.observe(seconds)
         if len(outcome.unwritten) == len(batch):
             self._failed(outcome.problem)
             return 0
-        self._succeeded((before - self._queue.size_bytes) / max(self._clock() - began, 1e-6))
+        self._succeeded((before - self._queue.size_bytes) / max(seconds, 1e-6))
         return len(batch) - len(outcome.unwritten)
 
     def _settle(self, batch: Batch, outcome: Outcome) -> None:
@@ -190,7 +209,9 @@ class BatchWriter:
     def _failed(self, problem: str) -> None:
         if not self._backoff.failures:
             log.warning("cannot write to MongoDB, records are kept and tried again: %s", problem)
+        self.failed_batches += 1
         delay = self._backoff.next()
+        self._retry_at = self._clock() + delay
         if not self._stopping:
             self._retry = IOLoop.current().call_later(delay, self._try_again)
 

@@ -1,5 +1,6 @@
 """The read side: one module a resource, and its lines in the table of routes."""
 
+from .health import AliveHandler, ReadyHandler
 from .logs import LogsHandler
 from .metrics import MetricsHandler
 from .quarantine import OneQuarantinedHandler, QuarantineHandler, ReplayHandler
@@ -14,4 +15,6 @@ ROUTES = [
     (f"/quarantine/{_ID}", OneQuarantinedHandler),
     (f"/quarantine/{_ID}/replay", ReplayHandler),
     ("/metrics", MetricsHandler),
+    ("/healthz", AliveHandler),
+    ("/readyz", ReadyHandler),
 ]

@@ -1,56 +1,183 @@
-"""``GET /metrics``: the ledger, in the text format of Prometheus."""
+"""``GET /metrics``: the ledger, and the state of every part, for Prometheus (text format or OpenMetrics)."""
 
-from collections.abc import Iterator
+import itertools
+import platform
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+import tornado
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
+from .. import __version__
 from ..handler import BaseHandler
+from ..measures import Histogram
 from ..metrics import COLUMNS
 
 if TYPE_CHECKING:
     from ..application import LogApplication
 
 
-class LedgerCollector(Collector):
-    """The ledger and the queue as metrics, read when they are asked for."""
+class ServerCollector(Collector):
+    """The server's metrics, read from where they are kept when they are asked for."""
 
     def __init__(self, application: "LogApplication") -> None:
         self._application = application
 
     def collect(self) -> Iterator[Metric]:
         """Every metric."""
-        ledger, queue = self._application.ledger, self._application.queue
+        self._application.look()
+        yield from self._records()
+        yield from self._queue()
+        yield from self._writing()
+        yield from self._keeping()
+        yield from self._serving()
+
+    def _records(self) -> Iterator[Metric]:
+        ledger = self._application.ledger
+        sources = [(source, ledger.row(source)) for source in ledger.sources]
         for column in COLUMNS:
             counter = CounterMetricFamily(
                 f"logsrv_records_{column}", f"Records {column} since the start.", labels=["source"]
             )
-            for source in ledger.sources:
-                counter.add_metric([source], ledger.row(source)[column])
+            for source, row in sources:
+                counter.add_metric([source], row[column])
             yield counter
         queued = GaugeMetricFamily(
             "logsrv_records_queued", "Records neither stored nor quarantined.", labels=["source"]
         )
-        for source in ledger.sources:
-            queued.add_metric([source], ledger.row(source)["queued"])
+        for source, row in sources:
+            queued.add_metric([source], row["queued"])
         yield queued
-        yield GaugeMetricFamily(
+        yield _gauge(
             "logsrv_ledger_balance",
             "Records received less stored, queued, quarantined and refused; anything but 0 is a fault.",
-            value=ledger.balance(self._application.unsettled),
+            ledger.balance(self._application.unsettled),
         )
-        yield GaugeMetricFamily("logsrv_queue_bytes", "BSON bytes of the queue.", value=queue.size_bytes)
-        yield GaugeMetricFamily("logsrv_spool_bytes", "Bytes of the spool.", value=self._application.spool.size_bytes)
+
+    def _queue(self) -> Iterator[Metric]:
+        queue, spool = self._application.queue, self._application.spool
+        yield _gauge("logsrv_queue_records", "Records in memory that MongoDB has not confirmed.", queue.unstored_count)
+        yield _gauge("logsrv_queue_in_flight_records", "Those of them that are in a write.", queue.in_flight)
+        yield _gauge("logsrv_queue_bytes", "BSON bytes of the queue.", queue.size_bytes)
+        yield _gauge("logsrv_queue_max_bytes", "The bound on logsrv_queue_bytes.", queue.max_bytes)
+        yield _gauge(
+            "logsrv_queue_oldest_age_seconds",
+            "How long the oldest record on the queue has been there, to a second; 0 without one.",
+            self._application.waiting.seconds,
+        )
+        yield _gauge("logsrv_spool_bytes", "Bytes of the spool.", spool.size_bytes)
+        yield _gauge("logsrv_spool_records", "Records that this process has in the spool.", spool.count)
+        yield _gauge(
+            "logsrv_spool_max_bytes", "The bound on logsrv_spool_bytes.", self._application.options.spool_max_bytes
+        )
+
+    def _writing(self) -> Iterator[Metric]:
+        writer = self._application.writer
+        yield _histogram("logsrv_batch_records", "Records of one write to MongoDB.", [((), writer.batch_records)])
+        yield _histogram(
+            "logsrv_batch_duration_seconds", "How long one write to MongoDB took.", [((), writer.batch_seconds)]
+        )
+        yield CounterMetricFamily(
+            "logsrv_batch_failures", "Writes of which MongoDB confirmed nothing.", value=writer.failed_batches
+        )
+        yield _gauge("logsrv_writer_consecutive_failures", "How many writes in a row have failed.", writer.failures)
+        yield _gauge(
+            "logsrv_writer_backoff_seconds", "Until the next try after a failure; 0 without one.", writer.pause_seconds
+        )
+
+    def _keeping(self) -> Iterator[Metric]:
+        health, journal = self._application.health, self._application.journal
+        yield _histogram(
+            "logsrv_journal_append_duration_seconds",
+            "How long a round trip took that puts records into Redis.",
+            [((), journal.append_seconds)],
+        )
+        yield CounterMetricFamily(
+            "logsrv_journal_append_failures", "Round trips that have failed.", value=journal.failed_appends
+        )
+        yield _gauge("logsrv_journal_up", "Whether Redis takes records.", health.journal_up)
+        yield _gauge("logsrv_store_up", "Whether MongoDB did what it was asked last.", health.store_up)
+        yield _gauge("logsrv_ready", "Whether requests with records are taken, as /readyz has it.", health.ready)
+        yield _gauge("logsrv_recovering", "Whether records of before the start are still read back.", health.recovering)
+        if health.stream_entries is not None:
+            yield _gauge("logsrv_stream_entries", "Entries of the stream in Redis.", health.stream_entries)
+        if health.quarantined is not None:
+            yield _gauge("logsrv_quarantine_documents", "Documents in quarantine.", health.quarantined)
+
+    def _serving(self) -> Iterator[Metric]:
+        yield _histogram(
+            "logsrv_http_request_duration_seconds",
+            "From the head of a request to its answer.",
+            [((method, route, str(status)), found) for (method, route, status), found in self._application.requests],
+            ["method", "route", "status"],
+        )
+        yield _gauge(
+            "logsrv_http_requests_in_progress", "Requests that wait for their answer.", self._application.in_progress
+        )
+        lag = self._application.loop_lag
+        yield _gauge(
+            "logsrv_event_loop_lag_seconds", "The latest that the event loop ran anything, of a minute.", lag.recent
+        )
+        yield CounterMetricFamily(
+            "logsrv_event_loop_blocked_seconds",
+            "Seconds for which the event loop did nothing, of half a second or more at a time.",
+            value=lag.blocked_seconds,
+        )
+        build = {
+            "version": __version__,
+            "python": platform.python_version(),
+            "tornado": tornado.version,
+            "instance_name": self._application.options.instance_name,
+        }
+        yield InfoMetricFamily("logsrv_build", "What this server is.", value=build)
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, documentation, value=value)
+
+
+def _histogram(
+    name: str, documentation: str, found: Iterable[tuple[Sequence[str], Histogram]], labels: Sequence[str] = ()
+) -> Metric:
+    family = HistogramMetricFamily(name, documentation, labels=labels)
+    for values, histogram in found:
+        bounds = [*map(floatToGoString, histogram.bounds), "+Inf"]
+        counts = itertools.accumulate(histogram.counts)
+        family.add_metric(values, list(zip(bounds, counts, strict=True)), histogram.sum)
+    return family
+
+
+def registry(application: "LogApplication") -> CollectorRegistry:
+    """A registry of ``application``'s metrics, and of those of its process."""
+    made = CollectorRegistry(auto_describe=False)
+    made.register(ServerCollector(application))
+    ProcessCollector(registry=made)
+    PlatformCollector(registry=made)
+    GCCollector(registry=made)
+    return made
 
 
 class MetricsHandler(BaseHandler):
     """Answers all metrics."""
 
-    def get(self) -> None:
-        """The text format of Prometheus."""
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(LedgerCollector(self.application))
-        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
-        self.finish(generate_latest(registry))
+    async def get(self) -> None:
+        """The text format of Prometheus, or OpenMetrics where Accept asks for it.
+
+        What MongoDB and Redis are asked for is left out while they do not answer.
+        """
+        await self.application.health.look()
+        encode, content_type = choose_encoder(self.request.headers.get("Accept", ""))
+        self.set_header("Content-Type", content_type)
+        self.finish(encode(self.application.metrics))
+
+    head = get

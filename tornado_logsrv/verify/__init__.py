@@ -8,5 +8,6 @@ processes   the log servers and the servers behind them: started, killed, frozen
 faults      who is killed when, by chance
 found       what MongoDB and Redis hold at the end
 progress    the bar
+samples     what the processes take, and whether that grows
 trial       one run from start to end
 """

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import StartError
+from . import samples
 from .trial import Plan, Trial
 
 _DESCRIPTION = """\
@@ -24,7 +25,13 @@ refused. "memory, then killed" may be absent (that level does not survive kill -
   absent      neither stored nor in quarantine     lost     absent, and it must not be
   duplicated  there under more than one _id        wrong    altered, in the wrong place, or there though refused
 
+A process that lived for a minute has a line that says what it took at the most, and by how many MiB an hour its memory
+grew over the second half of its life. For a soak: --seconds=3600 --fault_every=60 --instances=3.
+
 Exit status: 0 when the promise was kept, 1 when it was not, 2 when something did not start, 130 when interrupted."""
+
+_FAULT_EVERY_HELP = """one fault at a time, each in turn, so far apart, and none that ends the first log server,
+whose memory can be watched then [many at a time]"""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -43,11 +50,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--connections", type=int, default=16, metavar="N", help="clients at the same time [16]")
     add("--instances", type=int, default=2, metavar="N", help="log servers, which take over from one another [2]")
     add("--rate", type=float, default=1500, metavar="N", help="records a second, at most; 0: no bound [1500]")
+    add("--fault_every", type=float, default=0, metavar="SECONDS", help=_FAULT_EVERY_HELP)
+    add("--samples", metavar="FILE", type=Path, help="write what the processes took, each 5 s, to this file, as CSV")
     add("--keep", action="store_true", help="keep the directory with all data and the servers' logs")
     options = parser.parse_args(arguments)
     for name in ("seconds", "connections", "instances"):
         if getattr(options, name) <= 0:
             parser.error(f"--{name} must be more than 0")
+    if options.fault_every < 0:
+        parser.error("--fault_every must not be less than 0")
     return options
 
 
@@ -79,10 +90,14 @@ async def _run(options: argparse.Namespace, seed: int, directory: Path) -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     plan = Plan(
         options.seconds, seed, options.mongo_url, options.redis_url, options.connections, options.instances,
-        options.rate,
+        options.rate, options.fault_every,
     )  # fmt: skip
     trial = Trial(plan, directory)
-    result = await trial.run()
+    try:
+        result = await trial.run()
+    finally:
+        if options.samples:
+            samples.write(options.samples, trial.samples)
     print(trial.summary(result))
     if not result.fault_count:
         print("the promise was kept")

@@ -21,13 +21,19 @@ _Fault = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Faults:
-    """Two series of faults that go on at the same time: of the log servers, and of the servers behind them."""
+    """Two series of faults that go on at the same time: of the log servers, and of the servers behind them.
 
-    def __init__(self, rand: random.Random, servers: Sequence[LogServer], behind: Behind, log_file: Path) -> None:
+    With ``every`` they are one series, a fault each so many seconds, and the first log server is spared.
+    """
+
+    def __init__(
+        self, rand: random.Random, servers: Sequence[LogServer], behind: Behind, log_file: Path, every: float = 0.0
+    ) -> None:
         """``log_file`` gets a line for each."""
         self._log_file = log_file
         self._rand = rand
-        self._servers = servers
+        self._every = every
+        self._servers = servers[1:] if every else servers
         self._behind = behind
         self._absent: set[LogServer] = set()
         self._absences: set[asyncio.Task[None]] = set()
@@ -41,10 +47,22 @@ class Faults:
 
     async def run(self) -> None:
         """Go on until ``over`` is set; then everything runs. Raises StartError when something does not start."""
-        await asyncio.gather(
-            self._series(_SERVER_GAP, self._of_servers()), self._series(_BEHIND_GAP, self._of_behind())
-        )
+        if self._every:
+            await self._regular([*self._of_servers(), *self._of_behind()])
+        else:
+            await asyncio.gather(
+                self._series(_SERVER_GAP, self._of_servers()), self._series(_BEHIND_GAP, self._of_behind())
+            )
         await asyncio.gather(*self._absences)
+
+    async def _regular(self, faults: Sequence[_Fault]) -> None:
+        # Each once a round, however often it is in the pack of the other series.
+        rand, began = random.Random(self._rand.getrandbits(64)), asyncio.get_running_loop().time()
+        for count, fault in enumerate(_dealt(rand, list(dict.fromkeys(faults))), 1):
+            await self._pause(began + count * self._every - asyncio.get_running_loop().time())
+            if self.over.is_set():
+                return
+            await fault()
 
     async def _series(self, gap: tuple[float, float, float], faults: Sequence[_Fault]) -> None:
         # Its own, so that what happens in the other series does not change what comes next in this.
@@ -72,6 +90,8 @@ class Faults:
     # The log servers
 
     def _of_servers(self) -> Sequence[_Fault]:
+        if not self._servers:
+            return []
         faults: list[_Fault] = [self._kill] * 4 + [self._stop] * 2 + [self._kill_at_start, self._kill_at_stop]
         return faults + ([self._leave] if len(self._servers) > 1 else [])
 
@@ -142,7 +162,8 @@ class Faults:
 
     def _of_behind(self) -> Sequence[_Fault]:
         mongo: list[_Fault] = [self._kill_mongo, self._kill_mongo, self._stop_mongo] + [self._freeze_mongo] * 2
-        redis: list[_Fault] = [self._kill_redis, self._kill_redis, self._stop_redis, self._stop_without_redis]
+        redis: list[_Fault] = [self._kill_redis, self._kill_redis, self._stop_redis]
+        redis += [self._stop_without_redis] if self._servers else []
         both: list[_Fault] = [self._kill_both, self._kill_all, self._kill_all]
         has_mongo, has_redis = self._behind.mongo is not None, self._behind.redis is not None
         return mongo * has_mongo + redis * has_redis + both * (has_mongo and has_redis)

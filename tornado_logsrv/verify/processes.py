@@ -13,7 +13,9 @@ from pathlib import Path
 
 from .. import embedded
 from ..errors import StartError
+from . import samples
 from .balance import Life
+from .samples import Sample
 from .wire import Broken, get
 
 _START_SECONDS = 60.0
@@ -145,6 +147,23 @@ class LogServer:
             self.balances_read += 1
             if balance:
                 self._report(f"the ledger of {self.life.name} is out of balance by {balance:g}")
+
+    @property
+    def pid(self) -> int:
+        """The process's id; 0 when none runs."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else 0
+
+    async def sample(self, elapsed: float) -> Sample | None:
+        """What the process takes now; None when it is being started or ended, or does not answer."""
+        life, pid = self.life, self.pid
+        try:
+            queue = await self.metric("logsrv_queue_bytes")
+            lag = await self.metric("logsrv_event_loop_lag_seconds")
+            resident, files = samples.read(pid)
+        except (Broken, OSError):
+            return None
+        same = self.life is life and self.pid == pid
+        return Sample(life.name, elapsed, resident, files, int(queue), lag) if same else None
 
     async def queue_size(self) -> int:
         """How many records wait in memory or in its spool, in bytes there. Raises Broken."""

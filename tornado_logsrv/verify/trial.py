@@ -14,16 +14,19 @@ from .found import COLLECTION, Places
 from .load import Load
 from .processes import Behind, LogServer
 from .progress import Progress
+from .samples import Sample, courses
+from .samples import table as courses_table
 from .wire import Broken
 
 #: How long the clients may take to settle what has a key, and the servers to store all, once everything runs.
 _SETTLE_SECONDS = 60.0
 _DRAIN_SECONDS = 180.0
+_SAMPLE_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is to be done. URLs are "" for servers of the trial's own."""
+    """What is to be done. URLs are "" for servers of the trial's own; ``fault_every`` is as Faults has it."""
 
     seconds: float
     seed: int
@@ -32,6 +35,7 @@ class Plan:
     connections: int
     instances: int
     rate: float
+    fault_every: float = 0.0
 
 
 class Trial:
@@ -47,7 +51,10 @@ class Trial:
         self._behind = Behind(directory, plan.mongo_url, plan.redis_url, random.Random())
         self._servers = [self._server(f"verify-{number}") for number in range(1, plan.instances + 1)]
         self._load = Load(plan.seed, self._servers, self._report, plan.rate)
-        self._faults = Faults(random.Random(plan.seed), self._servers, self._behind, directory / "faults.log")
+        self._faults = Faults(
+            random.Random(plan.seed), self._servers, self._behind, directory / "faults.log", plan.fault_every
+        )
+        self.samples: list[Sample] = []
         self._places = Places(self._behind.mongo_url, self._behind.redis_url, self._name, self._name)
 
     def _report(self, fault: str) -> None:
@@ -94,7 +101,8 @@ class Trial:
         faults = asyncio.ensure_future(self._faults.run())
         clients = asyncio.ensure_future(self._load.run_clients(self._plan.connections))
         watch = asyncio.ensure_future(self._watch())
-        tasks = (faults, clients, watch)
+        look = asyncio.ensure_future(self._look())
+        tasks = (faults, clients, watch, look)
         try:
             # None of them ends before its time, unless by an exception.
             done, _ = await asyncio.wait(tasks, timeout=self._plan.seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -123,6 +131,15 @@ class Trial:
         while True:
             await asyncio.sleep(1.0)
             await self._servers[int(time.monotonic()) % len(self._servers)].check()
+
+    async def _look(self) -> None:
+        """See what the servers take while all goes on."""
+        began = time.monotonic()
+        while True:
+            await asyncio.sleep(_SAMPLE_SECONDS)
+            elapsed = time.monotonic() - began
+            found = await asyncio.gather(*(server.sample(elapsed) for server in self._servers))
+            self.samples += filter(None, found)
 
     async def _drain(self) -> None:
         """Wait until all is stored and nothing is kept for a next start."""
@@ -166,6 +183,7 @@ class Trial:
         """The table, and what happened while it came about."""
         happened = [f"{count:6}  {name}" for name, count in sorted(self._faults.counts.items())]
         checks = sum(server.balances_read for server in self._servers)
+        long = courses(self.samples)
         return "\n".join(
             [
                 table(result.rows, result.total),
@@ -173,5 +191,6 @@ class Trial:
                 *(happened or ["nothing befell the servers"]),
                 "",
                 f"{len(self._load.sent)} requests, {self._load.resent} resends; ledgers read {checks} times",
+                *(["", courses_table(long)] if long else []),
             ]
         )
