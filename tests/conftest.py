@@ -153,7 +153,7 @@ def options(servers: Any, database: Any, prefix: str, tmp_path: Path) -> Options
 def app(options: Options, io_loop: Any) -> Iterator[LogApplication]:
     """The application, on the real store, as pytest-tornado serves it."""
     Path(options.data_dir).mkdir(exist_ok=True)
-    store = RecordStore(options.mongo_url, options.mongo_db, options.mongo_collection)
+    store = RecordStore(options.mongo_url, options.mongo_db, options.mongo_collection, options.query_timeout)
     client = connect(options.redis_url)
     application = LogApplication(options, store, RecordStream(client, options.redis_prefix, options.instance_name))
     io_loop.run_sync(application.backup.find)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tornado_logsrv import jsontext, records
 from tornado_logsrv.errors import StartError, StoreUnavailable
 from tornado_logsrv.occupancy import Occupancy
-from tornado_logsrv.store import Position, RecordStore
+from tornado_logsrv.reading import Selection
+from tornado_logsrv.store import RecordStore
 
 START = 1_700_000_000_000
 
@@ -109,7 +110,7 @@ async def test_a_server_that_is_away_is_a_failed_write_and_a_failed_read():
     away = RecordStore("mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=50", "x", "y")
     assert list((await away.write([job(1)])).unwritten) == [0]
     with pytest.raises(StoreUnavailable):
-        await away.page("desc", None, None, None, 1)
+        await away.reader.page(Selection())
     await away.close()
 
 
@@ -135,11 +136,13 @@ def key_of(index):
 
 async def walk(store, order, limit, low=None, high=None):
     after, found = None, []
-    while page := await store.page(order, low, high, after, limit):
-        found += page
-        last = page[-1]
-        after = Position(round(last["timestamp"].timestamp() * 1000), last["_id"])
-    return [document["data"] for document in found]
+    while True:
+        page = await store.reader.page(Selection(low, high), order, after, limit)
+        found += page.documents
+        if page.next is None:
+            return [document["data"] for document in found]
+        assert len(page.documents) == limit
+        after = page.next
 
 
 #: A crowd, many in one millisecond, a gap of hours, one alone, a gap of years.
@@ -153,7 +156,7 @@ async def test_pages_hold_every_record_once_and_in_order(store, limit, hinted):
     made = sorted(((moment, n) for n, moment in enumerate(MOMENTS)), key=lambda pair: pair[0])
     await store.write([job(n, moment) for moment, n in made])
     if not hinted:
-        store._occupancy = None
+        store.reader.occupancy = None
     ascending = [n for _, n in made]
     assert await walk(store, "asc", limit) == ascending
     assert await walk(store, "desc", limit) == ascending[::-1]
@@ -168,8 +171,8 @@ async def test_the_hint_outlives_the_process_and_records_it_does_not_know_are_fo
     collection.insert_one({"data": 2, "timestamp": datetime.datetime(1999, 1, 1, tzinfo=datetime.UTC)})
     again = RecordStore(options.mongo_url, options.mongo_db, options.mongo_collection)
     assert await walk(again, "desc", 10) == [1, 2]
-    if again._occupancy is not None:
-        assert again._occupancy.unsaved() == []
+    if again.reader.occupancy is not None:
+        assert again.reader.occupancy.unsaved() == []
     await again.close()
 
 

@@ -114,6 +114,13 @@ def duration(value: str) -> float:
     return number * _TIME_UNITS[unit]
 
 
+def some_duration(value: str) -> float:
+    """Seconds as ``duration`` has them, but not 0."""
+    if not (seconds := duration(value)):
+        raise ValueError("must be a time such as 500ms, 30s or 5m, and not 0")
+    return seconds
+
+
 def _quantity(value: str, units: Mapping[str, float], wanted: str) -> tuple[float, str]:
     match = _QUANTITY.fullmatch(value.strip().lower())
     if match is None or match[2] not in units:
@@ -142,6 +149,7 @@ class Options:
     batch_size: int = _option("1000", whole(1, 1000), "records in one write at the most; so many waiting start one")
     ack: str = _option("journal", one_of("memory", "journal", "stored"), "how a request is acknowledged unless it says")
     stored_timeout: float = _option("30s", duration, "how long ack=stored waits for MongoDB before it answers 504")
+    query_timeout: float = _option("30s", some_duration, "how long MongoDB may take for what one request reads")
     spool_max_bytes: int = _option("0", size, "disk in --data_dir for what a full queue overflows to (0: none)")
     queue_max_bytes: int = _option("256MiB", size, "memory for records not yet stored; when full, requests get 503")
     max_body_bytes: int = _option("16MiB", size, "largest request body, also once decompressed")

@@ -10,6 +10,7 @@ LogsrvError
 │   ├── TooLarge                the request, or a record in it, is over a limit
 │   ├── NotFound                there is nothing of that name
 │   ├── StillRefused            what was in quarantine is refused again
+│   ├── QueryTimeout            MongoDB has not answered a query in the time it may take
 │   └── Unavailable             try again later
 │       ├── QueueFull           the queue has no room for the request's records
 │       ├── JournalUnavailable  Redis cannot take the request's records now
@@ -62,6 +63,10 @@ class NotFound(Refused):
 
 class StillRefused(Refused):
     """MongoDB refuses a record from the quarantine again; it stays there."""
+
+
+class QueryTimeout(Refused):
+    """A query takes longer than it may; asked again it would do so again."""
 
 
 class Unavailable(Refused):

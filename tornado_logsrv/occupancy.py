@@ -71,8 +71,11 @@ class Occupancy:
         """Take in one saved minute."""
         self._load(hour_ms // HOUR_MS * 60 + minute, seconds, crowds)
 
-    def ranges_down(self, low: int | None, high: int | None) -> Iterator[Range]:
-        """Ranges [from, to) that cover [low, high), newest first; None is no bound."""
+    def ranges_down(self, low: int | None, high: int | None, most_quiet: int = MOST_QUIET) -> Iterator[Range]:
+        """Ranges [from, to) that cover [low, high), newest first; None is no bound.
+
+        None of them holds more than ``most_quiet`` seconds with records.
+        """
         part, quiet = FIRST_PART_MS, 1
         while low is None or high is None or high > low:
             second = self._last_before(high)
@@ -85,12 +88,12 @@ class Occupancy:
                 part *= PART_GROWTH
             else:
                 start = self._quiet_down(second, quiet) * 1000
-                quiet = min(quiet * QUIET_GROWTH, MOST_QUIET)
+                quiet = min(quiet * QUIET_GROWTH, most_quiet)
             start = start if low is None else max(low, start)
             yield start, high
             high = start
 
-    def ranges_up(self, low: int | None, high: int | None) -> Iterator[Range]:
+    def ranges_up(self, low: int | None, high: int | None, most_quiet: int = MOST_QUIET) -> Iterator[Range]:
         """Ranges [from, to) that cover [low, high), oldest first; the mirror of ``ranges_down``."""
         part, quiet = FIRST_PART_MS, 1
         while low is None or high is None or high > low:
@@ -104,7 +107,7 @@ class Occupancy:
                 part *= PART_GROWTH
             else:
                 end = (self._quiet_up(second, quiet) + 1) * 1000
-                quiet = min(quiet * QUIET_GROWTH, MOST_QUIET)
+                quiet = min(quiet * QUIET_GROWTH, most_quiet)
             end = end if high is None else min(high, end)
             yield low, end
             low = end

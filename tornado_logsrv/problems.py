@@ -12,6 +12,7 @@ PROBLEMS: tuple[tuple[type[errors.Refused], int, str, str], ...] = (
     (errors.UnsupportedMedia, 415, "unsupported-media", "Unsupported media type or coding"),
     (errors.NotFound, 404, "not-found", "There is no such thing"),
     (errors.StillRefused, 409, "still-refused", "MongoDB refuses the record"),
+    (errors.QueryTimeout, 504, "query-timeout", "The query takes too long"),
     (errors.StoredTimeout, 504, "stored-timeout", "Taken, and not yet stored"),
     (errors.JournalUnavailable, 503, "journal-unavailable", "Redis cannot be used now"),
     (errors.QueueFull, 503, "queue-full", "The queue is full"),

@@ -139,7 +139,7 @@ class Server:
         self._sockets = self._bind()
         mongo_url, redis_url = await self._backing_servers()
         # Neither connects yet: a server that is down is not fatal.
-        self._store = RecordStore(mongo_url, options.mongo_db, options.mongo_collection)
+        self._store = RecordStore(mongo_url, options.mongo_db, options.mongo_collection, options.query_timeout)
         self._redis = connect(redis_url, options.redis_prefix)
         stream = RecordStream(self._redis, options.redis_prefix, options.instance_name)
         self._leases = Leases(

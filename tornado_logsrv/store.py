@@ -3,22 +3,23 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pymongo.uri_parser
-from bson import CodecOptions, DatetimeMS, Int64, ObjectId
+from bson import CodecOptions, DatetimeMS, Int64
 from bson.codec_options import DatetimeConversion
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from motor.motor_tornado import MotorClient
-from pymongo import ASCENDING, DESCENDING, InsertOne, WriteConcern
+from pymongo import ASCENDING, InsertOne, WriteConcern
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
-from .errors import StartError, StoreUnavailable
+from .errors import StartError
 from .occupancy import Occupancy
 from .outcome import Outcome
 from .quarantine import Quarantine, Refusal, reason_of
+from .reading import RecordReader, reason
 from .records import is_bad, timestamp_of
 
 log = logging.getLogger("logsrv.store")
@@ -27,7 +28,6 @@ log = logging.getLogger("logsrv.store")
 _URL_DEFAULTS = {
     "serverSelectionTimeoutMS": 5000,
     "connectTimeoutMS": 5000,
-    "socketTimeoutMS": 60000,
     "heartbeatFrequencyMS": 2000,
 }
 _DUPLICATE_KEY = 11000
@@ -57,15 +57,6 @@ _REFUSED_FOR_GOOD = frozenset(
 _CLIENT_REFUSALS = (BSONError, OverflowError, UnicodeError, RecursionError)
 
 Document = dict[str, Any]
-Order = Literal["asc", "desc"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Position:
-    """A place in the order by (timestamp, _id): that of the last record of a page."""
-
-    timestamp_ms: int
-    id: ObjectId
 
 
 @dataclasses.dataclass
@@ -85,11 +76,16 @@ class _Inserted:
 class RecordStore:
     """One collection of records, written in batches and read in pages, and its quarantine."""
 
-    def __init__(self, url: str, database: str, collection: str) -> None:
-        """Connects to nothing yet. Raises StartError when ``url`` cannot be one."""
+    def __init__(self, url: str, database: str, collection: str, query_timeout: float = 30.0) -> None:
+        """Connects to nothing yet; ``query_timeout``: seconds for one reading.
+
+        Raises StartError when ``url`` cannot be one.
+        """
         try:
             given = {name.lower() for name in pymongo.uri_parser.parse_uri(url)["options"]}
-            defaults = {name: value for name, value in _URL_DEFAULTS.items() if name.lower() not in given}
+            # The server ends what takes too long, and says so; the socket's end is for a server that says nothing.
+            patience = {"socketTimeoutMS": int(1000 * query_timeout) + 30_000}
+            defaults = {name: value for name, value in (_URL_DEFAULTS | patience).items() if name.lower() not in given}
             self._client: Any = MotorClient(url, appname="tornado_logsrv", **defaults)  # type: ignore[arg-type]
         except (PyMongoError, ValueError) as error:
             raise StartError(f"--mongo_url: {error}") from None
@@ -103,7 +99,7 @@ class RecordStore:
         self._records = self._database.get_collection(collection, write_concern=safe)
         self._hours = self._database.get_collection(f"{collection}_hours")
         self.quarantine = Quarantine(self._database.get_collection(f"{collection}_quarantine", write_concern=safe))
-        self._occupancy: Occupancy | None = None
+        self.reader = RecordReader(self._records, self.prepare, query_timeout)
         self._prepared = False
 
     async def prepare(self) -> None:
@@ -114,8 +110,13 @@ class RecordStore:
         await self.quarantine.prepare()
         build = await self._client.admin.command("buildInfo")
         if "secantusVersion" in build:
-            self._occupancy = await self._load_occupancy()
+            self.reader.occupancy = await self._load_occupancy()
+        self.reader.indexed = await self._indexed_fields()
         self._prepared = True
+
+    async def _indexed_fields(self) -> frozenset[str]:
+        """The fields that begin an index: ours, and those that somebody else has made."""
+        return frozenset([next(iter(index["key"])) async for index in self._records.list_indexes()])
 
     async def _load_occupancy(self) -> Occupancy:
         occupancy = Occupancy()
@@ -139,7 +140,7 @@ class RecordStore:
             await self.prepare()
             inserted = await self._insert(records, good)
         except PyMongoError as error:
-            return Outcome(range(len(records)), problem=_reason(error))
+            return Outcome(range(len(records)), problem=reason(error))
         await self._note_seconds(records)
         if not bad and not inserted.refused:
             return Outcome(inserted.unwritten, problem=inserted.problem)
@@ -153,7 +154,7 @@ class RecordStore:
         except PyMongoError as error:
             # They are nowhere else: they stay on the queue until they are.
             unwritten = sorted({*inserted.unwritten, *refused})
-            return Outcome(unwritten, problem=f"the quarantine cannot be written: {_reason(error)}")
+            return Outcome(unwritten, problem=f"the quarantine cannot be written: {reason(error)}")
         reasons = {index: reason_of(records[index], refusal) for index, refusal in refused.items()}
         return Outcome(inserted.unwritten, reasons, inserted.problem)
 
@@ -181,81 +182,20 @@ class RecordStore:
         return await self._insert(records, indexes[:half]) + await self._insert(records, indexes[half:])
 
     async def _note_seconds(self, records: Sequence[bytes]) -> None:
-        if self._occupancy is None:
+        occupancy = self.reader.occupancy
+        if occupancy is None:
             return
-        self._occupancy.note(map(timestamp_of, records))
+        occupancy.note(map(timestamp_of, records))
         # A hint: it holds in this process anyway, and what cannot be saved now is saved with a later batch.
         with contextlib.suppress(PyMongoError):
-            for hour_ms, minute, seconds, crowds in self._occupancy.unsaved():
+            for hour_ms, minute, seconds, crowds in occupancy.unsaved():
                 masks = {f"seconds.{minute}": {"or": Int64(seconds)}, f"crowds.{minute}": {"or": Int64(crowds)}}
                 await self._hours.update_one({"_id": DatetimeMS(hour_ms)}, {"$bit": masks}, upsert=True)
-            self._occupancy.saved()
-
-    # Reading
-
-    async def page(
-        self, order: Order, low: int | None, high: int | None, after: Position | None, limit: int
-    ) -> list[Document]:
-        """At most ``limit`` documents with timestamps in [low, high), in ``order``, beginning behind ``after``.
-
-        Every query is one range of the index, so a page costs the same wherever it is. Raises StoreUnavailable.
-        """
-        try:
-            await self.prepare()
-            return await self._page(order, low, high, after, limit)
-        except PyMongoError as error:
-            raise unavailable(error) from error
-
-    async def _page(
-        self, order: Order, low: int | None, high: int | None, after: Position | None, limit: int
-    ) -> list[Document]:
-        found: list[Document] = []
-        if after is not None:
-            found = await self._find(_same_moment(order, after), order, limit)
-            low, high = _behind(order, after, low, high)
-        for start, end in self._ranges(order, low, high):
-            if len(found) >= limit:
-                break
-            found += await self._find(_between(start, end), order, limit - len(found))
-        return found
-
-    def _ranges(self, order: Order, low: int | None, high: int | None) -> Iterable[tuple[int | None, int | None]]:
-        if low is not None and high is not None and low >= high:
-            return ()
-        if self._occupancy is None:
-            return ((low, high),)
-        return self._occupancy.ranges_up(low, high) if order == "asc" else self._occupancy.ranges_down(low, high)
-
-    async def _find(self, query: Document, order: Order, limit: int) -> list[Document]:
-        direction = ASCENDING if order == "asc" else DESCENDING
-        cursor = self._records.find(query).sort([("timestamp", direction), ("_id", direction)])
-        found: list[Document] = await cursor.limit(limit).to_list(limit)
-        return found
+            occupancy.saved()
 
     async def close(self) -> None:
         """Close every connection."""
         self._client.close()
-
-
-def unavailable(error: PyMongoError) -> StoreUnavailable:
-    """The error of this package for one of the driver's."""
-    return StoreUnavailable(f"MongoDB cannot be used: {_reason(error)}", 5)
-
-
-def _same_moment(order: Order, after: Position) -> Document:
-    return {"timestamp": DatetimeMS(after.timestamp_ms), "_id": {"$gt" if order == "asc" else "$lt": after.id}}
-
-
-def _behind(order: Order, after: Position, low: int | None, high: int | None) -> tuple[int | None, int | None]:
-    if order == "asc":
-        return (after.timestamp_ms + 1 if low is None else max(low, after.timestamp_ms + 1)), high
-    return low, (after.timestamp_ms if high is None else min(high, after.timestamp_ms))
-
-
-def _between(start: int | None, end: int | None) -> Document:
-    bounds = {} if start is None else {"$gte": DatetimeMS(start)}
-    bounds |= {} if end is None else {"$lt": DatetimeMS(end)}
-    return {"timestamp": bounds} if bounds else {}
 
 
 def _examine(details: Document, indexes: Sequence[int]) -> _Inserted:
@@ -283,9 +223,3 @@ def _is_stored(error: Document) -> bool:
         return False
     pattern = error.get("keyPattern")
     return list(pattern) == ["_id"] if pattern else " index: _id_ " in error.get("errmsg", "")
-
-
-def _reason(error: BaseException) -> str:
-    """One line, without the driver's description of the whole topology."""
-    text = str(error).partition(", Timeout:")[0].partition("\n")[0]
-    return f"{type(error).__name__}: {text[:300]}"

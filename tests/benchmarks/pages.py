@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import bson
 
-from tornado_logsrv.readers.paging import cursor_behind
+from tornado_logsrv.readers.paging import Cursor
+from tornado_logsrv.reading import position_of
 from tornado_logsrv.store import RecordStore
 
 from . import bars, samples
@@ -39,7 +40,9 @@ class Stored:
         if not last_before:
             return f"/logs?limit={limit}"
         behind = self._document(last_before)
-        cursor = cursor_behind("desc", behind["timestamp"], behind["_id"])
+        position = position_of(behind)
+        assert position is not None
+        cursor = Cursor("desc", position)
         return f"/logs?limit={limit}&cursor={cursor}"
 
     def _document(self, place: int) -> dict[str, object]:

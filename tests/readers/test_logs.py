@@ -7,6 +7,7 @@ from tornado_logsrv import records
 from tornado_logsrv.config import Options
 from tornado_logsrv.errors import BadParameter
 from tornado_logsrv.readers import logs, paging
+from tornado_logsrv.reading import Position
 
 START = 1_767_323_045_678  # 2026-01-02T03:04:05.678Z
 
@@ -99,10 +100,10 @@ async def test_a_wrong_parameter_is_a_400_that_names_it(fetch, query, parameter)
 
 
 def test_a_cursor_belongs_to_its_order():
-    cursor = paging.cursor_behind("asc", paging.moment(0), ObjectId())
-    assert logs.parse({"cursor": cursor}).order == "asc"
+    cursor = str(paging.Cursor("asc", Position(0, ObjectId())))
+    assert logs.parse({"cursor": cursor}, START).order == "asc"
     with pytest.raises(BadParameter, match="order=asc"):
-        logs.parse({"cursor": cursor, "order": "desc"})
+        logs.parse({"cursor": cursor, "order": "desc"}, START)
 
 
 class TestAway:

@@ -1,41 +1,45 @@
-"""``GET /logs``: stored records, a page at a time."""
+"""``GET /logs``: stored records that a query selects, a page at a time."""
 
 import dataclasses
-import datetime
-import re
 from collections.abc import Mapping
 from typing import cast
 
 from .. import jsontext
 from ..errors import BadParameter
-from ..handler import BaseHandler
-from ..store import Order, Position
-from . import paging
+from ..reading import Order, Position, Selection
+from . import paging, projection
+from .searching import SearchHandler, selection
 
-PARAMETERS = ("limit", "order", "from", "to", "cursor")
+PARAMETERS = ("q", "from", "to", "limit", "order", "cursor", "fields")
 
 
 @dataclasses.dataclass(frozen=True)
-class Page:
-    """What a request asks for: timestamps in [low, high) in milliseconds, in ``order``, behind ``after``."""
+class Asked:
+    """What a request asks for: at most ``limit`` of ``selection`` in ``order``, behind ``after``, with ``fields``."""
 
+    selection: Selection
     limit: int
     order: Order
-    low: int | None
-    high: int | None
     after: Position | None
+    fields: list[str]
 
 
-def parse(arguments: Mapping[str, str]) -> Page:
+def parse(arguments: Mapping[str, str], now_ms: int) -> Asked:
     """The page that query parameters ask for. Raises BadParameter, naming the one that is wrong."""
     paging.check_names(arguments, PARAMETERS)
-    order, after = _order(arguments), paging.cursor(arguments)
-    if after is not None and "order" in arguments and after[0] != order:
-        raise BadParameter("cursor", f"it belongs to order={after[0]}")
-    low, high = _moment("from", arguments), _moment("to", arguments)
-    if low is not None and high is not None and low > high:
-        raise BadParameter("from", "it is later than to")
-    return Page(paging.limit(arguments), after[0] if after else order, low, high, after[1] if after else None)
+    order, cursor = _order(arguments), paging.cursor(arguments)
+    if cursor is not None:
+        if "order" in arguments and cursor.order != order:
+            raise BadParameter("cursor", f"it belongs to order={cursor.order}")
+        order = cursor.order
+        now_ms = now_ms if cursor.now_ms is None else cursor.now_ms
+    return Asked(
+        selection(arguments, now_ms),
+        paging.limit(arguments),
+        order,
+        None if cursor is None else cursor.after,
+        projection.names(arguments),
+    )
 
 
 def _order(arguments: Mapping[str, str]) -> Order:
@@ -45,32 +49,22 @@ def _order(arguments: Mapping[str, str]) -> Order:
     return cast(Order, order)
 
 
-def _moment(name: str, arguments: Mapping[str, str]) -> int | None:
-    if name not in arguments:
-        return None
-    try:
-        # A plus that was not escaped in the URL has become a space.
-        moment = datetime.datetime.fromisoformat(re.sub(r"(?<=\d) (?=\d\d:?\d\d$)", "+", arguments[name]))
-        return paging.milliseconds(moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC))
-    except (ValueError, OverflowError):
-        raise BadParameter(name, "must be an ISO 8601 time such as 2026-01-31T12:00:00.000Z") from None
-
-
-class LogsHandler(BaseHandler):
+class LogsHandler(SearchHandler):
     """Answers stored records."""
 
     async def get(self) -> None:
         """A JSON array; the next page, if there is one, in ``Link``."""
-        arguments = {name: self.get_query_argument(name) for name in self.request.query_arguments}
-        page = parse(arguments)
-        # One more than asked for tells whether there is a next page.
-        found = await self.application.store.page(page.order, page.low, page.high, page.after, page.limit + 1)
-        documents = found[: page.limit]
-        if len(found) > page.limit:
-            last = documents[-1]
-            cursor = paging.cursor_behind(page.order, last.get("timestamp"), last["_id"])
-            if cursor is not None:
-                self.set_header("Link", paging.next_link(self.request.path, arguments, cursor))
+        asked = parse(self.arguments, self.now_ms)
+        page = await self.application.store.reader.page(
+            asked.selection, asked.order, asked.after, asked.limit, self.deadline
+        )
+        if page.next is not None:
+            cursor = paging.Cursor(asked.order, page.next, asked.selection.now_ms)
+            self.set_header("Link", paging.next_link(self.request.path, self.arguments, cursor))
+        documents = page.documents
+        if asked.fields:
+            paths = [projection.path(name) for name in asked.fields]
+            documents = [projection.project(document, paths) for document in documents]
         self.set_header("Content-Type", "application/json")
         self.finish(jsontext.write(documents))
 

@@ -1,22 +1,37 @@
 """Pages: how many, and behind what. A cursor is opaque to clients, and good for ever."""
 
 import base64
+import dataclasses
 import datetime
 import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlencode
 
 from bson import ObjectId
 
 from ..errors import BadParameter
-from ..store import Order, Position
+from ..reading import Order, Position
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
-_CURSOR = re.compile(r"(asc|desc):(-?\d{1,18}):([0-9a-f]{24})")
+_CURSOR = re.compile(r"(asc|desc):(-?\d{1,18}):([0-9a-f]{24})(?::(\d{1,18}))?")
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MILLISECOND = datetime.timedelta(milliseconds=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cursor:
+    """Where the page before has ended, in which order, and what was now to the first: relative times stay in place."""
+
+    order: Order
+    after: Position
+    now_ms: int | None = None
+
+    def __str__(self) -> str:
+        now = "" if self.now_ms is None else f":{self.now_ms}"
+        text = f"{self.order}:{self.after.timestamp_ms}:{self.after.id}{now}"
+        return base64.urlsafe_b64encode(text.encode()).decode()
 
 
 def check_names(arguments: Mapping[str, str], known: tuple[str, ...]) -> None:
@@ -26,16 +41,20 @@ def check_names(arguments: Mapping[str, str], known: tuple[str, ...]) -> None:
             raise BadParameter(name, f"no such parameter; there are {', '.join(known)}")
 
 
-def limit(arguments: Mapping[str, str]) -> int:
+def limit(arguments: Mapping[str, str], default: int = DEFAULT_LIMIT) -> int:
     """How many at the most. Raises BadParameter."""
-    given = arguments.get("limit", str(DEFAULT_LIMIT))
-    if not re.fullmatch(r"[0-9]{1,9}", given) or not 1 <= int(given) <= MAX_LIMIT:
-        raise BadParameter("limit", f"must be a whole number from 1 to {MAX_LIMIT}")
+    return whole("limit", arguments.get("limit", str(default)), MAX_LIMIT)
+
+
+def whole(name: str, given: str, most: int) -> int:
+    """A whole number from 1 to ``most``. Raises BadParameter."""
+    if not re.fullmatch(r"[0-9]{1,18}", given) or not 1 <= int(given) <= most:
+        raise BadParameter(name, f"must be a whole number from 1 to {most}")
     return int(given)
 
 
-def cursor(arguments: Mapping[str, str]) -> tuple[Order, Position] | None:
-    """The order and the last position of the page before. Raises BadParameter."""
+def cursor(arguments: Mapping[str, str]) -> Cursor | None:
+    """Where the page before has ended. Raises BadParameter."""
     if "cursor" not in arguments:
         return None
     try:
@@ -45,19 +64,13 @@ def cursor(arguments: Mapping[str, str]) -> tuple[Order, Position] | None:
     match = _CURSOR.fullmatch(text)
     if match is None:
         raise BadParameter("cursor", "must be one that this server gave in a Link header")
-    return cast(Order, match[1]), Position(int(match[2]), ObjectId(match[3]))
+    now = None if match[4] is None else int(match[4])
+    return Cursor(cast(Order, match[1]), Position(int(match[2]), ObjectId(match[3])), now)
 
 
-def cursor_behind(order: Order, moment: Any, record_id: Any) -> str | None:
-    """The cursor of what comes behind a record; None when its identity is none of this server's making."""
-    if not isinstance(moment, datetime.datetime) or not isinstance(record_id, ObjectId):
-        return None
-    return base64.urlsafe_b64encode(f"{order}:{milliseconds(moment)}:{record_id}".encode()).decode()
-
-
-def next_link(path: str, arguments: Mapping[str, str], cursor: str) -> str:
+def next_link(path: str, arguments: Mapping[str, str], cursor: Cursor) -> str:
     """The Link field (RFC 8288) that leads to the next page."""
-    return f'<{path}?{urlencode({**arguments, "cursor": cursor})}>; rel="next"'
+    return f'<{path}?{urlencode({**arguments, "cursor": str(cursor)})}>; rel="next"'
 
 
 def milliseconds(moment: datetime.datetime) -> int:

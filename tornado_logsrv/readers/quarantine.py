@@ -11,7 +11,7 @@ from .. import jsontext, records
 from ..errors import NotFound, StillRefused
 from ..handler import BaseHandler, BodyHandler
 from ..quarantine import Document
-from ..store import unavailable
+from ..reading import Position, unavailable
 from . import paging
 
 PARAMETERS = ("limit", "cursor")
@@ -34,15 +34,14 @@ class QuarantineHandler(BaseHandler):
         arguments = {name: self.get_query_argument(name) for name in self.request.query_arguments}
         paging.check_names(arguments, PARAMETERS)
         limit, given = paging.limit(arguments), paging.cursor(arguments)
-        after = (paging.moment(given[1].timestamp_ms), given[1].id) if given else None
+        after = (paging.moment(given.after.timestamp_ms), given.after.id) if given else None
         try:
             found = await self.application.store.quarantine.page(after, limit + 1)
         except PyMongoError as error:
             raise unavailable(error) from error
         if len(found) > limit:
             last = found[limit - 1]
-            cursor = paging.cursor_behind("desc", last["time"], last["_id"])
-            assert cursor is not None
+            cursor = paging.Cursor("desc", Position(paging.milliseconds(last["time"]), last["_id"]))
             self.set_header("Link", paging.next_link(self.request.path, arguments, cursor))
         self.set_header("Content-Type", "application/json")
         self.finish(jsontext.write([describe(document) for document in found[:limit]]))

@@ -1,0 +1,300 @@
+"""Reading records out of MongoDB: by time and query, a bounded piece at a time, in a bounded time.
+
+A piece is a range of the index on (timestamp, _id). MongoDB gets one range for all that is asked; SecantusDB, which
+fetches a whole range before it does anything else, gets many small ones, as ``occupancy`` has them.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from typing import Any, Literal
+
+import bson
+from bson import CodecOptions, DatetimeMS, ObjectId
+from bson.codec_options import DatetimeConversion
+from bson.raw_bson import RawBSONDocument
+from pymongo import ASCENDING, DESCENDING
+from pymongo.errors import ExecutionTimeout, OperationFailure, PyMongoError
+
+from .errors import BadParameter, QueryTimeout, StoreUnavailable
+from .occupancy import Occupancy
+from .query import Query, parse
+from .records import Clock
+
+#: Bytes of BSON in one page at the most, but for its first record: a record may have 16 MiB.
+PAGE_BYTES = 16 * 1024 * 1024
+#: Records of one page of a stream.
+STREAM_PAGE = 1000
+#: Seconds with few records that are read at once where a filter may leave nothing of them, so that no more is read
+#: behind the last record of a page, or held in SecantusDB's memory, than this.
+_SCAN_SECONDS = 64
+_FETCH = 100
+_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
+_RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+#: What MongoDB says of a filter that it does not take (src/mongo/base/error_codes.yml; 51091 is a regular expression).
+_BAD_QUERY = frozenset({2, 9, 14, 51091})
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_MILLISECOND = datetime.timedelta(milliseconds=1)
+
+Document = dict[str, Any]
+Order = Literal["asc", "desc"]
+Range = tuple[int | None, int | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """A place in the order by (timestamp, _id): that of the last record of a page."""
+
+    timestamp_ms: int
+    id: ObjectId
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which records: those with timestamps in [low, high), in milliseconds, that ``query`` selects.
+
+    None is no bound; ``now_ms`` is the time that relative moments of the query count from.
+    """
+
+    low: int | None = None
+    high: int | None = None
+    query: Query = dataclasses.field(default_factory=lambda: parse(""))
+    now_ms: int = 0
+
+    def range(self) -> Range:
+        """The timestamps in which any can be: [low, high) and what the query itself says of them."""
+        low, high = self.query.time_range(self.now_ms)
+        lows = [at for at in (self.low, low) if at is not None]
+        highs = [at for at in (self.high, high) if at is not None]
+        return max(lows, default=None), min(highs, default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """Some records, and behind what the next ones stand; None when there are no more."""
+
+    documents: list[Document]
+    next: Position | None
+
+
+class _Found:
+    """What becomes a page of ``limit`` documents, and one more, which tells that there is a next page."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._documents: list[Document] = []
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no more is wanted."""
+        return len(self._documents) > self._limit or (self._bytes > PAGE_BYTES and len(self._documents) > 1)
+
+    @property
+    def room(self) -> int:
+        """How many are still wanted."""
+        return self._limit + 1 - len(self._documents)
+
+    def add(self, batch: Iterable[RawBSONDocument]) -> None:
+        """Take what is wanted of ``batch``."""
+        for raw in batch:
+            if self.full:
+                return
+            self._documents.append(_decoded(raw))
+            self._bytes += len(raw.raw)
+
+    def page(self) -> Page:
+        """All but the one more."""
+        if not self.full:
+            return Page(self._documents, None)
+        documents = self._documents[:-1]
+        return Page(documents, position_of(documents[-1]))
+
+
+class Deadline:
+    """The time that one request may take of MongoDB."""
+
+    def __init__(self, seconds: float, clock: Clock = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Another reading begins."""
+        self._end = self._clock() + self._seconds
+
+    def cut_short(self) -> None:
+        """Nobody waits for the answer any more."""
+        self._seconds = 0.0
+        self._end = -math.inf
+
+    def left_ms(self) -> int:
+        """What is left, at least 1. Raises QueryTimeout when nothing is."""
+        left = self._end - self._clock()
+        if left <= 0:
+            raise self.passed()
+        return max(1, int(left * 1000))
+
+    def passed(self) -> QueryTimeout:
+        """The error for a query that has not ended in its time."""
+        return QueryTimeout(
+            f"MongoDB has not answered in {self._seconds:g} s (--query_timeout); ask for less time with from and to, "
+            "or for a field that has an index (--index)"
+        )
+
+
+class RecordReader:
+    """Reads one collection of records. Methods raise StoreUnavailable, QueryTimeout and BadParameter."""
+
+    def __init__(self, collection: Any, prepare: Callable[[], Awaitable[None]], timeout: float) -> None:
+        """``collection`` is motor's; ``prepare`` is awaited before each reading; ``timeout`` is seconds for each."""
+        self._collection = collection.with_options(codec_options=_RAW)
+        self._prepare = prepare
+        self._timeout = timeout
+        #: Where records are; None where the server needs no such hint.
+        self.occupancy: Occupancy | None = None
+        #: The fields that begin an index.
+        self.indexed: Collection[str] = ()
+
+    def deadline(self) -> Deadline:
+        """The time for one reading, from now on."""
+        return Deadline(self._timeout)
+
+    async def page(
+        self,
+        selection: Selection,
+        order: Order = "desc",
+        after: Position | None = None,
+        limit: int = 100,
+        deadline: Deadline | None = None,
+    ) -> Page:
+        """At most ``limit`` documents in ``order``, beginning behind ``after``; fewer when they are large.
+
+        Every query is one range of the index, so a page costs the same wherever it is.
+        """
+        deadline = deadline or self.deadline()
+        with self._failures(deadline):
+            await self._prepare()
+            found = _Found(limit)
+            low, high = selection.range()
+            filter_ = selection.query.filter(selection.now_ms, self._listed())
+            if after is not None:
+                await self._find(found, _same_moment(order, after), filter_, order, deadline)
+                low, high = _behind(order, after, low, high)
+            for start, end in self._ranges(order, low, high, bool(filter_)):
+                if found.full:
+                    break
+                await self._find(found, _between(start, end), filter_, order, deadline)
+            return found.page()
+
+    async def stream(
+        self, selection: Selection, order: Order = "desc", limit: int | None = None, deadline: Deadline | None = None
+    ) -> AsyncIterator[list[Document]]:
+        """All that is selected, or ``limit`` of it, a page at a time: between them nothing is open in MongoDB.
+
+        Each page has the time of ``deadline`` for itself.
+        """
+        deadline = deadline or self.deadline()
+        left, page = limit, Page([], None)
+        while left is None or left > 0:
+            deadline.restart()
+            size = STREAM_PAGE if left is None else min(left, STREAM_PAGE)
+            page = await self.page(selection, order, page.next, size, deadline)
+            yield page.documents
+            left = None if left is None else left - len(page.documents)
+            if page.next is None:
+                return
+
+    async def get(self, record_id: ObjectId) -> Document | None:
+        """One document; None when it is not stored."""
+        deadline = self.deadline()
+        with self._failures(deadline):
+            await self._prepare()
+            raw = await self._collection.find_one({"_id": record_id}, max_time_ms=deadline.left_ms())
+            return None if raw is None else _decoded(raw)
+
+    def _listed(self) -> Collection[str]:
+        # SecantusDB looks into one index, that of the time, and compares a value with each of a list one by one.
+        return self.indexed if self.occupancy is None else ()
+
+    def _ranges(self, order: Order, low: int | None, high: int | None, filtered: bool) -> Iterable[Range]:
+        if low is not None and high is not None and low >= high:
+            return ()
+        if self.occupancy is None:
+            return ((low, high),)
+        ranges = self.occupancy.ranges_up if order == "asc" else self.occupancy.ranges_down
+        return ranges(low, high, _SCAN_SECONDS) if filtered else ranges(low, high)
+
+    async def _find(
+        self, found: "_Found", within: Document, filter_: Document, order: Order, deadline: Deadline
+    ) -> None:
+        direction = ASCENDING if order == "asc" else DESCENDING
+        pipeline = _matches(within, filter_)
+        pipeline += [{"$sort": {"timestamp": direction, "_id": direction}}, {"$limit": found.room}]
+        cursor = self._collection.aggregate(pipeline, maxTimeMS=deadline.left_ms())
+        try:
+            while not found.full and (batch := await cursor.to_list(_FETCH)):
+                found.add(batch)
+        finally:
+            await cursor.close()
+
+    @contextlib.contextmanager
+    def _failures(self, deadline: Deadline) -> Iterator[None]:
+        """The driver's errors as those of this package."""
+        try:
+            yield
+        except ExecutionTimeout:
+            raise deadline.passed() from None
+        except OperationFailure as error:
+            if error.code in _BAD_QUERY:
+                raise BadParameter("q", f"MongoDB does not take it: {reason(error)}") from error
+            raise unavailable(error) from error
+        except PyMongoError as error:
+            raise unavailable(error) from error
+
+
+def unavailable(error: PyMongoError) -> StoreUnavailable:
+    """The error of this package for one of the driver's."""
+    return StoreUnavailable(f"MongoDB cannot be used: {reason(error)}", 5)
+
+
+def reason(error: BaseException) -> str:
+    """One line, without the driver's description of the whole topology."""
+    text = str(error).partition(", Timeout:")[0].partition("\n")[0]
+    return f"{type(error).__name__}: {text[:300]}"
+
+
+def position_of(document: Document) -> Position | None:
+    """The place of a document; None when its identity is none of this server's making."""
+    moment, record_id = document.get("timestamp"), document["_id"]
+    if not isinstance(moment, datetime.datetime) or not isinstance(record_id, ObjectId):
+        return None
+    return Position((moment - _EPOCH) // _MILLISECOND, record_id)
+
+
+def _decoded(raw: RawBSONDocument) -> Document:
+    return bson.decode(raw.raw, _CODEC)
+
+
+def _matches(within: Document, filter_: Document) -> list[Document]:
+    # In two stages, since SecantusDB looks for an index in the first alone, and in none that has $and or $or.
+    return [{"$match": each} for each in (within, filter_) if each]
+
+
+def _same_moment(order: Order, after: Position) -> Document:
+    return {"timestamp": DatetimeMS(after.timestamp_ms), "_id": {"$gt" if order == "asc" else "$lt": after.id}}
+
+
+def _behind(order: Order, after: Position, low: int | None, high: int | None) -> Range:
+    if order == "asc":
+        return (after.timestamp_ms + 1 if low is None else max(low, after.timestamp_ms + 1)), high
+    return low, (after.timestamp_ms if high is None else min(high, after.timestamp_ms))
+
+
+def _between(start: int | None, end: int | None) -> Document:
+    bounds = {} if start is None else {"$gte": DatetimeMS(start)}
+    bounds |= {} if end is None else {"$lt": DatetimeMS(end)}
+    return {"timestamp": bounds} if bounds else {}
