@@ -29,6 +29,8 @@ GIVEN = {
     "max_body_bytes": ("64kB", 64_000),
     "shutdown_timeout": ("1m", 60.0),
     "log_level": ("debug", "debug"),
+    "log_format": ("json", "json"),
+    "request_log": ("yes", "yes"),
 }
 #: For every option that is checked: values that are not allowed, and what the message says is.
 WRONG = {
@@ -55,6 +57,8 @@ WRONG = {
     "max_body_bytes": (["", "MiB", "1..5MiB", "1s"], "must be a size such as 16MiB or 500kB"),
     "shutdown_timeout": (["", "-1s", "soon", "1MiB", "9" * 400], "must be a time such as 500ms, 30s or 5m"),
     "log_level": (["", "INFO", "trace"], "must be one of debug, info, warning, error"),
+    "log_format": (["", "xml"], "must be one of text, json"),
+    "request_log": (["", "on"], "must be one of yes, no"),
 }
 WRONG_VALUES = [(name, value, allowed) for name, (values, allowed) in WRONG.items() for value in values]
 

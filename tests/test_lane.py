@@ -30,6 +30,16 @@ REQUESTS = {
     "too large": ("/add-job", JSON, b'"%b"' % (b"x" * 2000)),
     "a full queue": ("/add-jobs", JSON, b"[%b1]" % (b'"%b",' % (b"y" * 90) * 8)),
     "a full queue, journal": ("/add-jobs?ack=journal", JSON, b"[%b1]" % (b'"%b",' % (b"y" * 90) * 8)),
+    "a full queue, a request with a name": (
+        "/add-jobs",
+        (*JSON, ("x-request-id", "r-1")),
+        b"[%b1]" % (b'"%b",' % (b"y" * 90) * 8),
+    ),
+    "a full queue, a request with a name that is none": (
+        "/add-jobs",
+        (*JSON, ("X-Request-Id", "a b"), ("X-Request-Id", "c")),
+        b"[%b1]" % (b'"%b",' % (b"y" * 90) * 8),
+    ),
     "jobs": ("/add-jobs", JSON, b'[1,{"a":2},"3"]'),
     "jobs by line": ("/add-jobs", JSON, b'{"a":1}\n{"b":\n{"c":3}'),
     "jobs as NDJSON": ("/add-jobs", (("Content-Type", "application/x-ndjson"),), b"[1]\n[2]\n"),

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import http.client
+import json
 import os
 import signal
 import socket
@@ -109,6 +110,15 @@ def test_a_stop_under_load_loses_nothing_it_acknowledged(start, collection):
     stored = stored_ids(collection)
     assert set(acknowledged) <= set(stored)
     assert len(stored) - len(acknowledged) <= 8
+
+
+def test_every_line_of_the_log_is_json_when_it_is_to_be(start):
+    with start(log_format="json", request_log="yes") as process:
+        post_many(process, 3)
+        assert process.stop() == 0
+        lines = [json.loads(line) for line in process.log.splitlines()]
+    assert [line["path"] for line in lines if line["logger"] == "logsrv.request"] == ["/add-job"] * 3
+    assert [line["level"] for line in lines if line["message"].startswith("stopping")] == ["info"]
 
 
 def test_a_second_signal_skips_the_waiting_and_still_dumps(start, collection):

@@ -9,10 +9,10 @@ from typing import Any, cast
 import tornado.web
 from tornado.ioloop import PeriodicCallback
 
-from . import readers, receivers
+from . import problems, readers, receivers
 from .backup import Backup
 from .config import Options
-from .handler import NotFoundHandler
+from .handler import BaseHandler, NotFoundHandler
 from .health import Health
 from .intake import Intake
 from .journal import Journal
@@ -22,6 +22,7 @@ from .metrics import Ledger
 from .queues import RecordQueue
 from .records import Ids, NewIds
 from .segments import Segments
+from .serverlog import Refusals, RequestLog
 from .spool import Spool
 from .store import RecordStore
 from .streams import RecordStream
@@ -62,6 +63,8 @@ class LogApplication(tornado.web.Application):
         self.requests = Requests()
         rules = self.wildcard_router.rules
         self._route_names = RouteNames((cast(Any, rule.matcher).regex.pattern, rule.target) for rule in rules)
+        self.refusals = Refusals()
+        self.request_log = RequestLog(options.log_format) if options.request_log == "yes" else None
         self.waiting = Waiting()
         self._looks = PeriodicCallback(self.look, LOOK_SECONDS * 1000)
         self.metrics = readers.metrics.registry(self)
@@ -79,6 +82,7 @@ class LogApplication(tornado.web.Application):
     async def stop(self) -> None:
         """Look after nothing more; the parts that hold records end by themselves."""
         self._looks.stop()
+        self.look()
         self.loop_lag.stop()
         await self.health.stop()
 
@@ -105,13 +109,20 @@ class LogApplication(tornado.web.Application):
         return time.time_ns() // 1_000_000
 
     def look(self) -> None:
-        """See how long the queue has waited."""
+        """See how long the queue has waited, and write what the request log has kept back."""
         self.waiting.look(self.queue.floor, self.queue.next_place)
+        if self.request_log is not None:
+            self.request_log.flush()
 
     def log_request(self, handler: tornado.web.RequestHandler) -> None:
-        """Count a request that a handler has answered. A line for each would cost more than taking its record."""
+        """Count a request that a handler has answered, and write of it if that is wanted."""
         request = handler.request
         method = request.method if request.method in handler.SUPPORTED_METHODS else "other"
         route = self._route_names.of(type(handler), request.path)
         # By the clock on the wall, which may be set back.
-        self.requests.of(str(method), route, handler.get_status()).observe(max(0.0, request.request_time()))
+        seconds, status = max(0.0, request.request_time()), handler.get_status()
+        self.requests.of(str(method), route, status).observe(seconds)
+        if self.request_log is not None:
+            named = handler.request_id if isinstance(handler, BaseHandler) and status >= 400 else ""
+            named = named or problems.sane(request.headers.get(problems.REQUEST_ID, ""))
+            self.request_log.note(str(method), request.path, status, seconds, str(request.remote_ip), named)

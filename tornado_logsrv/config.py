@@ -161,6 +161,8 @@ class Options:
     reuse_port: str = _option("no", one_of("yes", "no"), "share the port with other servers, each its own instance")
     shutdown_timeout: float = _option("10s", duration, "how long a stop waits for requests and for the write under way")
     log_level: str = _option("info", one_of("debug", "info", "warning", "error"), "least level of the server's own log")
+    log_format: str = _option("text", one_of("text", "json"), "the server's own log as lines of text, or of JSON")
+    request_log: str = _option("no", one_of("yes", "no"), "a line for each request in the server's own log")
 
     @property
     def instance_name(self) -> str:

@@ -65,12 +65,20 @@ class BaseHandler(tornado.web.RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer the exception that ended the request."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
-        problem = self._problem(status_code, error)
+        problem = self._problem(status_code, error) | problems.occurrence(self.request_id)
         if isinstance(error, errors.Unavailable):
             self.set_header("Retry-After", str(error.retry_after))
         if problem["status"] == 405:
             self.set_header("Allow", ", ".join(self.allowed_methods()))
+        self.set_header(problems.REQUEST_ID, self.request_id)
+        if not _is_unforeseen(error):
+            self.application.refusals.note(str(self.request.method), self.request.path, problem, self.request_id)
         self.write_problem(problem, error)
+
+    @functools.cached_property
+    def request_id(self) -> str:
+        """What the request is called by in its answer, when that is an error, and in the log."""
+        return problems.request_id(self.request.headers.get(problems.REQUEST_ID, ""))
 
     def write_problem(self, problem: dict[str, Any], error: BaseException | None) -> None:
         """Answer ``problem`` (members of RFC 9457), come of ``error``; a protocol's own error body goes here."""
@@ -85,15 +93,23 @@ class BaseHandler(tornado.web.RequestHandler):
         return {"type": "about:blank", "title": self._reason, "status": status} | ({"detail": detail} if detail else {})
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        """A refusal is the client's affair; only what nobody foresaw is logged, with its traceback."""
-        if not isinstance(value, (errors.Refused, tornado.web.HTTPError)):
-            log.error("%s %s failed", self.request.method, self.request.path, exc_info=(typ, value, tb))  # type: ignore[arg-type]
+        """What nobody foresaw is logged with its traceback; refusals are when they are answered."""
+        if _is_unforeseen(value):
+            log.error(
+                "%s %s failed, request %s", self.request.method, self.request.path, self.request_id,
+                exc_info=(typ, value, tb),  # type: ignore[arg-type]
+                extra={"fields": {"request": self.request_id}},
+            )  # fmt: skip
 
     def allowed_methods(self) -> list[str]:
         """The methods that this route has."""
         return [
             m for m in _METHODS if getattr(type(self), m.lower()) is not getattr(tornado.web.RequestHandler, m.lower())
         ]
+
+
+def _is_unforeseen(error: BaseException | None) -> bool:
+    return error is not None and not isinstance(error, (errors.Refused, tornado.web.HTTPError))
 
 
 class NotFoundHandler(BaseHandler):

@@ -17,12 +17,14 @@ from tornado.httputil import format_timestamp
 
 from . import errors, problems
 from .collector import Collector
+from .framing import Headers
 from .handler import check_media_type
 from .intake import ACKS, Receipt
 
 if TYPE_CHECKING:
     from .application import LogApplication
 
+_REQUEST_ID = problems.REQUEST_ID.encode()
 #: Fields that the handler has to see.
 _HANDLERS_OWN = frozenset((b"content-encoding", b"idempotency-key", b"authorization", b"cookie", b"origin"))
 
@@ -38,20 +40,18 @@ class Lane:
         self._collect = collect
         self._most = application.options.max_body_bytes
         self._path = path
-        self._requests = application.requests
+        self._log = application.request_log
         self._took = application.requests.of("POST", path, 202).observe
         default = {path.encode(): application.options.ack}
         self._acks = default | {f"{path}?ack={ack}".encode(): ack for ack in ACKS}
 
-    def __call__(
-        self, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes, context: Any
-    ) -> bytes | Awaitable[bytes] | None:
+    def __call__(self, target: bytes, headers: Headers, body: bytes, context: Any) -> bytes | Awaitable[bytes] | None:
         """One answer, or an awaitable of it."""
-        began = time.perf_counter()
+        began = time.time()
         ack = self._acks.get(target)
         if ack is None or len(body) > self._most or self._application.stopping or not _is_plain(headers):
             return None
-        collector = self._collect(self._ids, self._application.now_ms())
+        collector = self._collect(self._ids, int(began * 1000))
         try:
             collector.take(body)
             records = collector.end()
@@ -61,43 +61,66 @@ class Lane:
         try:
             receipt = self._accept(records, ack, collector.source)
         except errors.Unavailable as error:
-            return self._refused(error, began)
+            return self._refused(error, began, headers, context)
         if type(receipt) is Receipt:
-            self._took(time.perf_counter() - began)
-            return _answer(collector, receipt)
-        return self._later(collector, began, asyncio.ensure_future(receipt))  # type: ignore[arg-type]
+            return self._taken(collector.answer(receipt), began, headers, context)
+        return self._later(collector, asyncio.ensure_future(receipt), began, headers, context)  # type: ignore[arg-type]
 
-    def _refused(self, error: errors.Unavailable, began: float) -> bytes:
-        status, answer = _problem(error)
-        self._requests.of("POST", self._path, status).observe(time.perf_counter() - began)
-        return answer
+    def _taken(self, value: Any, began: float, headers: Headers, context: Any) -> bytes:
+        ended = time.time()
+        # By the clock on the wall, which may be set back.
+        self._took(ended - began if ended > began else 0.0)
+        if self._log is not None:
+            self._note(202, ended - began, _given_id(headers), context)
+        body = msgspec.json.encode(value)
+        return b"%bContent-Length: %d\r\n\r\n%b" % (_head(202, "application/json", int(ended)), len(body), body)
 
-    def _later(self, collector: Collector, began: float, receipt: "asyncio.Future[Receipt]") -> "asyncio.Future[bytes]":
+    def _refused(self, error: errors.Unavailable, began: float, headers: Headers, context: Any) -> bytes:
+        ended, name = time.time(), problems.request_id(_given_id(headers))
+        problem = problems.describe(error) | problems.occurrence(name)
+        status, body = problem["status"], msgspec.json.encode(problem)
+        self._application.requests.of("POST", self._path, status).observe(max(0.0, ended - began))
+        self._application.refusals.note("POST", self._path, problem, name)
+        if self._log is not None:
+            self._note(status, ended - began, name, context)
+        head = _head(status, problems.CONTENT_TYPE, int(ended), error.retry_after)
+        return b"%b%b: %b\r\nContent-Length: %d\r\n\r\n%b" % (head, _REQUEST_ID, name.encode(), len(body), body)
+
+    def _note(self, status: int, seconds: float, name: str, context: Any) -> None:
+        assert self._log is not None
+        self._log.note("POST", self._path, status, seconds, str(context.remote_ip), problems.sane(name))
+
+    def _later(
+        self, collector: Collector, receipt: "asyncio.Future[Receipt]", *request: *tuple[float, Headers, Any]
+    ) -> "asyncio.Future[bytes]":
         answer: asyncio.Future[bytes] = receipt.get_loop().create_future()
         self._application.request_began(answer)
-        receipt.add_done_callback(functools.partial(self._answered, collector, began, answer))
+        receipt.add_done_callback(functools.partial(self._answered, collector, answer, request))
         return answer
 
     def _answered(
         self,
         collector: Collector,
-        began: float,
         answer: "asyncio.Future[bytes]",
+        request: tuple[float, Headers, Any],
         receipt: "asyncio.Future[Receipt]",
     ) -> None:
         self._application.request_ended(answer)
         if answer.done():
             return
         try:
-            answer.set_result(_answer(collector, receipt.result()))
-            self._took(time.perf_counter() - began)
+            answer.set_result(self._taken(collector.answer(receipt.result()), *request))
         except errors.Unavailable as error:
-            answer.set_result(self._refused(error, began))
+            answer.set_result(self._refused(error, *request))
         except Exception as error:
             answer.set_exception(error)
 
 
-def _is_plain(headers: list[tuple[bytes, bytes]]) -> bool:
+def _given_id(headers: Headers) -> str:
+    return b",".join(value for name, value in headers if name.lower() == _REQUEST_ID.lower()).decode("latin1")
+
+
+def _is_plain(headers: Headers) -> bool:
     for name, value in headers:
         name = name.lower()
         if name in _HANDLERS_OWN or (name == b"content-type" and not _is_json(value)):
@@ -114,23 +137,11 @@ def _is_json(content_type: bytes) -> bool:
     return True
 
 
-def _answer(collector: Collector, receipt: Receipt) -> bytes:
-    body = msgspec.json.encode(collector.answer(receipt))
-    return b"%b%d\r\n\r\n%b" % (_head(202, "application/json", int(time.time())), len(body), body)
-
-
-def _problem(error: errors.Unavailable) -> tuple[int, bytes]:
-    problem = problems.describe(error)
-    body = msgspec.json.encode(problem)
-    head = _head(problem["status"], problems.CONTENT_TYPE, int(time.time()), error.retry_after)
-    return problem["status"], b"%b%d\r\n\r\n%b" % (head, len(body), body)
-
-
 @functools.lru_cache(maxsize=16)
 def _head(status: int, content_type: str, second: int, retry_after: int | None = None) -> bytes:
-    """The head of an answer up to its length: made once a second."""
+    """The head of an answer but for its length: made once a second."""
     lines = [f"HTTP/1.1 {status} {http.client.responses[status]}", f"Content-Type: {content_type}"]
     lines.append(f"Date: {format_timestamp(second)}")
     if retry_after is not None:
         lines.append(f"Retry-After: {retry_after}")
-    return "\r\n".join([*lines, "Content-Length: "]).encode()
+    return "\r\n".join([*lines, ""]).encode()

@@ -1,5 +1,7 @@
 """The one table from errors to answers: RFC 9457 problem details."""
 
+import re
+import secrets
 from typing import Any
 
 from . import errors
@@ -20,6 +22,24 @@ PROBLEMS: tuple[tuple[type[errors.Refused], int, str, str], ...] = (
     (errors.Unavailable, 503, "unavailable", "Not now"),
 )
 CONTENT_TYPE = "application/problem+json"
+#: What a request is called by, in the answer that is a problem and in the log.
+REQUEST_ID = "X-Request-Id"
+_SANE_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,128}")
+
+
+def sane(given: str) -> str:
+    """The id that a client, or a proxy before us, has ``given`` a request; empty when it is not fit to be shown."""
+    return given if _SANE_ID.fullmatch(given) else ""
+
+
+def request_id(given: str) -> str:
+    """The sane id that was ``given``, or a new one."""
+    return sane(given) or secrets.token_hex(12)
+
+
+def occurrence(name: str) -> dict[str, str]:
+    """The member of a problem that names the request: RFC 9457, section 3.1.5."""
+    return {"instance": f"urn:logsrv:request:{name}"}
 
 
 def describe(error: errors.Refused) -> dict[str, Any]:

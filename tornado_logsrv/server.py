@@ -12,11 +12,10 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
-import tornado.log
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from . import __version__, embedded, receivers
+from . import __version__, embedded, receivers, serverlog
 from .application import LogApplication
 from .config import HelpRequested, Options, load, redacted
 from .errors import LeaseHeld, StartError
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] = sys.argv[1:]) -> int:
     """Run the server until a signal; the exit status: 0, 2 when it could not start, 1 when records were lost."""
     try:
         options = load(arguments)
-        _log_to_stderr(options.log_level)
+        serverlog.set_up(options.log_level, options.log_format)
         with asyncio.Runner(loop_factory=_loop_factory(options.transport)) as runner:
             return runner.run(Server(options).run())
     except HelpRequested as text:
@@ -65,15 +64,6 @@ def _loop_factory(transport: str) -> Callable[[], asyncio.AbstractEventLoop] | N
     import uvloop
 
     return cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
-
-
-def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(tornado.log.LogFormatter())
-    logging.basicConfig(handlers=[handler], level=level.upper())
-    # The drivers tell of every connection they open; what matters of it is logged here, once a change of state.
-    for chatty in ("pymongo", "redis", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def fast() -> bool:
