@@ -58,8 +58,8 @@ class Process:
         """The answer's JSON; raises urllib.error.HTTPError for an error status."""
         return self._open(path, body, {"Content-Type": "application/json", **headers})
 
-    def get(self, path: str) -> Any:
-        return self._open(path, None, {})
+    def get(self, path: str, **headers: str) -> Any:
+        return self._open(path, None, headers)
 
     def _open(self, path: str, body: bytes | None, headers: dict[str, str]) -> Any:
         request = urllib.request.Request(self.url + path, data=body, headers=headers)

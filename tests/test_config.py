@@ -27,6 +27,15 @@ GIVEN = {
     "reuse_port": ("yes", "yes"),
     "queue_max_bytes": ("1GiB", 1 << 30),
     "max_body_bytes": ("64kB", 64_000),
+    "tokens_file": ("tokens.toml", "tokens.toml"),
+    "allow_anonymous": ("yes", "yes"),
+    "hosts": ("logs.example, 10.0.0.7", ("logs.example", "10.0.0.7")),
+    "cors_origins": ("https://app.example,http://localhost:8080", ("https://app.example", "http://localhost:8080")),
+    "session_key": ("k" * 32, "k" * 32),
+    "tls_cert": ("cert.pem", "cert.pem"),
+    "tls_key": ("key.pem", "key.pem"),
+    "tls_client_ca": ("ca.pem", "ca.pem"),
+    "tls_client_auth": ("optional", "optional"),
     "shutdown_timeout": ("1m", 60.0),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
@@ -55,6 +64,11 @@ WRONG = {
     "reuse_port": (["", "maybe"], "must be one of yes, no"),
     "queue_max_bytes": (["", "-1", "lots", "1 parsec", "1e3", "9" * 400], "must be a size such as 16MiB or 500kB"),
     "max_body_bytes": (["", "MiB", "1..5MiB", "1s"], "must be a size such as 16MiB or 500kB"),
+    "allow_anonymous": (["", "true"], "must be one of yes, no"),
+    "hosts": (["http://x", "a b", "x/y", "ä"], "must be names such as logs.example,10.0.0.7 without ports"),
+    "cors_origins": (["*", "app.example", "https://app.example/"], "must be origins such as https://app.example,"),
+    "session_key": (["short"], "must be empty or at least 32 characters, random ones"),
+    "tls_client_auth": (["", "none"], "must be one of optional, required"),
     "shutdown_timeout": (["", "-1s", "soon", "1MiB", "9" * 400], "must be a time such as 500ms, 30s or 5m"),
     "log_level": (["", "INFO", "trace"], "must be one of debug, info, warning, error"),
     "log_format": (["", "xml"], "must be one of text, json"),
@@ -84,6 +98,7 @@ def no_environment(monkeypatch):
     """What the machine sets is no part of these tests."""
     for name in [*FIELDS, "config"]:
         monkeypatch.delenv(variable(name), raising=False)
+        monkeypatch.delenv(f"{variable(name)}_FILE", raising=False)
 
 
 def test_there_is_a_value_here_for_every_option():
@@ -124,6 +139,35 @@ def test_an_option_is_taken_from_the_environment(name):
 def test_an_option_is_taken_from_the_file(name, file):
     text, value = GIVEN[name]
     assert getattr(load([f"--config={file(f'{name} = {text!r}')}"], {}), name) == value
+
+
+@pytest.mark.parametrize("name", set(FIELDS) - {"tokens_file"})
+def test_an_option_is_taken_from_the_file_that_a_variable_names(name, file):
+    text, value = GIVEN[name]
+    assert getattr(load([], {f"{variable(name)}_FILE": file(f"{text}\n")}), name) == value
+
+
+def test_a_variable_and_one_that_names_a_file_are_one_too_many(file):
+    with pytest.raises(OptionError, match=r"^LOGSRV_PORT_FILE: LOGSRV_PORT is there, too; give one of them$"):
+        load([], {"LOGSRV_PORT": "1", "LOGSRV_PORT_FILE": file("2")})
+
+
+def test_a_file_of_a_value_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(OptionError, match=r"^LOGSRV_MONGO_URL_FILE: .*/none cannot be read: "):
+        load([], {"LOGSRV_MONGO_URL_FILE": str(tmp_path / "none")})
+
+
+def test_a_wrong_secret_in_a_file_is_not_shown(file):
+    with pytest.raises(OptionError) as wrong:
+        load([], {"LOGSRV_REDIS_URL_FILE": file("http://user:s3cret@db/")})
+    assert str(wrong.value).startswith("LOGSRV_REDIS_URL_FILE: must be empty or start with redis://")
+    assert "s3cret" not in str(wrong.value)
+
+
+def test_a_password_on_the_command_line_is_told_of():
+    given = ["--mongo_url=mongodb://u:s3cret@db/", "--redis_url", "redis://cache", f"--session-key={'k' * 32}"]
+    assert config.exposed(given) == ["mongo_url", "session_key"]
+    assert config.exposed(["--mongo_url=mongodb://db/"]) == []
 
 
 def test_the_file_may_say_numbers_as_numbers(file):

@@ -59,7 +59,7 @@ def options(options):
 async def ask(port, target, headers, body):
     """All that the server answers to one request, as bytes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    lines = [f"POST {target} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *map(": ".join, headers)]
+    lines = [f"POST {target} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *map(": ".join, headers)]
     writer.write("\r\n".join([*lines, "\r\n"]).encode() + body)
     head = await reader.readuntil(b"\r\n\r\n")
     length = int(re.search(rb"Content-Length: (\d+)", head)[1])

@@ -14,7 +14,7 @@ from pathlib import Path
 import pymongo
 import pytest
 
-from tornado_logsrv import server
+from tornado_logsrv import auth, server
 
 from .process import PATIENCE, Process, eventually, running
 
@@ -69,7 +69,7 @@ def all_stored(process, collection, ids):
     assert stored_ids(collection) == sorted(ids)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_keeps_the_queue_for_the_next_start(start, collection, number):
     with start() as first:
         ids = post_many(first, 30)
@@ -126,7 +126,7 @@ def test_a_second_signal_skips_the_waiting_and_still_dumps(start, collection):
         ids = post_many(process, 5)
         # A request that never ends: what the first signal would wait for.
         hanging = socket.create_connection(("127.0.0.1", int(process.url.rpartition(":")[2])))
-        hanging.sendall(b"POST /add-job HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+        hanging.sendall(b"POST /add-job HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
         eventually(lambda: process.get("/queue-size")["queueSize"] == 5, "it serves")
         process.send_signal(signal.SIGTERM)
         eventually(lambda: "stopping" in process.log, "it is stopping")
@@ -139,7 +139,7 @@ def test_a_second_signal_skips_the_waiting_and_still_dumps(start, collection):
 def test_requests_under_way_are_answered_before_the_end(start):
     with start() as process:
         half = socket.create_connection(("127.0.0.1", int(process.url.rpartition(":")[2])))
-        half.sendall(b"POST /add-job HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\n")
+        half.sendall(b"POST /add-job HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7\r\n\r\n")
         eventually(lambda: process.get("/queue-size"), "it serves")
         process.send_signal(signal.SIGTERM)
         eventually(lambda: "stopping" in process.log, "it is stopping")
@@ -328,3 +328,63 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "tornado_logsrv", *arguments],
         capture_output=True, text=True, timeout=60, env={**os.environ, **environ},
     )  # fmt: skip
+
+
+def test_without_tokens_it_listens_nowhere_but_on_this_machine(tmp_path):
+    for address in ("0.0.0.0", "::"):
+        refused = run("--port=0", f"--address={address}", f"--data_dir={tmp_path / 'data'}")
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert all(option in refused.stderr for option in (f"--address: other machines reach {address}",
+                                                           "--tokens_file", "--allow_anonymous=yes"))  # fmt: skip
+
+
+def test_unless_it_is_told_that_everybody_may(start):
+    with start(address="0.0.0.0", allow_anonymous="yes") as process:
+        assert "whoever reaches 0.0.0.0 may write, read and delete" in process.log
+        process.url = process.url.replace("0.0.0.0", "127.0.0.1")
+        assert process.post("/add-job", b"1")["message"] == "Job added"
+
+
+def test_a_hangup_has_the_tokens_read_again_and_stops_nothing(start, tmp_path):
+    path = tmp_path / "tokens.toml"
+    secrets = {name: auth.new_secret() for name in ("old", "new")}
+
+    def write(*names):
+        entries = [
+            f'[[token]]\nname = "{name}"\nsha256 = "{auth.digest_of(secrets[name])}"\nscopes = ["write"]\n'
+            for name in names
+        ]
+        path.write_text("".join(entries))
+
+    def status(process, name):
+        try:
+            process.post("/add-job", b"1", Authorization=f"Bearer {secrets[name]}")
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+        return 202
+
+    write("old")
+    with start(address="0.0.0.0", tokens_file=path) as process:
+        process.url = process.url.replace("0.0.0.0", "127.0.0.1")
+        assert "may write, read and delete" not in process.log
+        assert (status(process, "old"), status(process, "new")) == (202, 401)
+        write("new")
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: "1 tokens read from" in process.log, "the file is read again")
+        assert (status(process, "old"), status(process, "new")) == (401, 202)
+        path.write_text("[[token")
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: "what was read before stays" in process.log, "the fault is told")
+        assert status(process, "new") == 202
+        assert process.stop() == 0
+        assert not [secret for secret in secrets.values() if secret in process.log + process.banner]
+
+
+def test_a_tokens_file_that_is_wrong_is_told_at_the_start(tmp_path, servers):
+    path = tmp_path / "tokens.toml"
+    path.write_text("token = 1")
+    refused = run(f"--tokens_file={path}", "--port=0", f"--data_dir={tmp_path / 'data'}",
+                  f"--mongo_url={servers.mongo_url}", f"--redis_url={servers.redis_url}")  # fmt: skip
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert f"--tokens_file: {path} cannot be read" in refused.stderr

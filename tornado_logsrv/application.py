@@ -12,6 +12,7 @@ from tornado.ioloop import PeriodicCallback
 from . import problems, readers, receivers
 from .backup import Backup
 from .config import Options
+from .gate import Gate
 from .handler import BaseHandler, NotFoundHandler
 from .health import Health
 from .intake import Intake
@@ -33,12 +34,13 @@ class LogApplication(tornado.web.Application):
     """Routes, and the one way of a record: ``intake`` → ``queue`` → ``writer`` → ``store``, with ``backup`` beside."""
 
     def __init__(self, options: Options, store: RecordStore, stream: RecordStream) -> None:
-        """Raises OSError when the data directory, which must be there, cannot be read."""
+        """Raises OSError when the data directory, which must be there, cannot be read, and StartError as Gate does."""
         super().__init__(
             [*receivers.FIRST_ROUTES, *receivers.ROUTES, *readers.ROUTES, *receivers.LAST_ROUTES],
             default_handler_class=NotFoundHandler,
         )
         self.options = options
+        self.gate = Gate(options)
         self.store = store
         self.stream = stream
         self.records: collections.deque[bytes] = collections.deque()

@@ -1,7 +1,7 @@
 """Every option, once: its name, default, check and help.
 
-A value is taken from the command line (``--name=value``), else the environment (``LOGSRV_NAME``), else the
-TOML file named by ``--config``, else the default.
+A value is taken from the command line (``--name=value``), else the environment (``LOGSRV_NAME``, or
+``LOGSRV_NAME_FILE``, the path of a file that holds it), else the TOML file named by ``--config``, else the default.
 """
 
 import dataclasses
@@ -64,6 +64,31 @@ def collection(value: str) -> str:
     """A name that a MongoDB collection can have."""
     if not re.fullmatch(r"(?!system\.)[A-Za-z0-9_:-]+(\.[A-Za-z0-9_:-]+)*", value) or len(value) > 120:
         raise ValueError("must be 1 to 120 letters, digits and _ : -, single dots between them, no system. before")
+    return value
+
+
+def names(value: str) -> tuple[str, ...]:
+    """Names with commas between them, or nothing."""
+    found = tuple(name.strip() for name in value.split(",") if name.strip())
+    for name in found:
+        if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]{1,253}", name):
+            raise ValueError("must be names such as logs.example,10.0.0.7 without ports")
+    return found
+
+
+def origins(value: str) -> tuple[str, ...]:
+    """Origins with commas between them, or nothing."""
+    found = tuple(origin.strip() for origin in value.split(",") if origin.strip())
+    for origin in found:
+        if not re.fullmatch(r"https?://[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?", origin):
+            raise ValueError("must be origins such as https://app.example,http://localhost:8080")
+    return found
+
+
+def key(value: str) -> str:
+    """Nothing, or 32 characters and more."""
+    if value and len(value) < 32:
+        raise ValueError("must be empty or at least 32 characters, random ones")
     return value
 
 
@@ -159,6 +184,19 @@ class Options:
         "HTTP by httptools and uvloop, or by Tornado (auto: as installed)",
     )
     reuse_port: str = _option("no", one_of("yes", "no"), "share the port with other servers, each its own instance")
+    tokens_file: str = _option("", text, "TOML file of who may do what; read again on SIGHUP (empty: everybody may)")
+    allow_anonymous: str = _option(
+        "no", one_of("yes", "no"), "without tokens, listen where other machines reach this server"
+    )
+    hosts: tuple[str, ...] = _option("", names, "names that this server goes by in requests, besides those of loopback")
+    cors_origins: tuple[str, ...] = _option("", origins, "origins whose web pages may use this server, commas between")
+    session_key: str = _option("", key, "what sign-ins are signed with (empty: a key of this --data_dir)")
+    tls_cert: str = _option("", text, "PEM file of the server's certificate and its chain; with it, HTTPS")
+    tls_key: str = _option("", text, "PEM file of its key (empty: in the file of --tls_cert)")
+    tls_client_ca: str = _option("", text, "PEM file of whose client certificates are believed (empty: none asked for)")
+    tls_client_auth: str = _option(
+        "required", one_of("optional", "required"), "whether a client must have a certificate, with --tls_client_ca"
+    )
     shutdown_timeout: float = _option("10s", duration, "how long a stop waits for requests and for the write under way")
     log_level: str = _option("info", one_of("debug", "info", "warning", "error"), "least level of the server's own log")
     log_format: str = _option("text", one_of("text", "json"), "the server's own log as lines of text, or of JSON")
@@ -170,6 +208,8 @@ class Options:
         return re.sub(r"[^A-Za-z0-9._:-]", "_", self.instance or f"{socket.gethostname()}:{self.port}")[:120]
 
 
+#: Options that are, or may hold, a password.
+SECRETS = ("mongo_url", "redis_url", "session_key")
 FIELDS = {field.name: field for field in dataclasses.fields(Options)}
 
 
@@ -194,8 +234,7 @@ def _checked(name: str, origin: str, value: str) -> Any:
 
 
 def _shown(name: str, value: str) -> str:
-    # A URL may hold a password.
-    return "a value that is not shown" if name.endswith("_url") else repr(value[:80])
+    return "a value that is not shown" if name in SECRETS else repr(value[:80])
 
 
 def _from_command_line(arguments: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -230,11 +269,30 @@ def _known(name: str, origin: str) -> str:
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    return {
-        name: (f"LOGSRV_{name.upper()}", environ[f"LOGSRV_{name.upper()}"])
-        for name in FIELDS
-        if f"LOGSRV_{name.upper()}" in environ
-    }
+    given: dict[str, tuple[str, str]] = {}
+    for name in FIELDS:
+        variable = f"LOGSRV_{name.upper()}"
+        if variable in environ:
+            given[name] = (variable, environ[variable])
+        if f"{variable}_FILE" in environ:
+            if name in given:
+                raise OptionError(f"{variable}_FILE: {variable} is there, too; give one of them")
+            given[name] = (f"{variable}_FILE", _content(f"{variable}_FILE", environ[f"{variable}_FILE"]))
+    return given
+
+
+def _content(origin: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"{origin}: {path} cannot be read: {error}") from None
+
+
+def exposed(arguments: Sequence[str]) -> list[str]:
+    """The options on the command line that hold a password: every user of the machine can read it there."""
+    given = _from_command_line(arguments)
+    values = {name: given[name][1] for name in SECRETS if name in given}
+    return [name for name, value in values.items() if name == "session_key" or redacted(value) != value]
 
 
 def _from_file(path: str) -> dict[str, tuple[str, str]]:
@@ -268,6 +326,7 @@ def usage() -> str:
             "",
             "Options, with their defaults in brackets. Each can also be given in the environment as LOGSRV_NAME, or",
             "in the file of --config; the command line is stronger than the environment, and that than the file.",
+            "LOGSRV_NAME_FILE names a file that holds the value, for what is secret.",
             "Sizes take B, KiB, MiB, GiB, kB, MB, GB; times take ms, s, m, h.",
             "",
             *lines,

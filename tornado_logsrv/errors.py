@@ -11,7 +11,11 @@ LogsrvError
 │   ├── NotFound                there is nothing of that name
 │   ├── StillRefused            what was in quarantine is refused again
 │   ├── QueryTimeout            MongoDB has not answered a query in the time it may take
+│   ├── Denied                  who asks may not
+│   │   ├── Unauthenticated     it is not known who asks
+│   │   └── Forbidden           it is, or need not be, and may not
 │   └── Unavailable             try again later
+│       ├── RateLimited         who asks has sent too much lately
 │       ├── QueueFull           the queue has no room for the request's records
 │       ├── JournalUnavailable  Redis cannot take the request's records now
 │       ├── StoreUnavailable    MongoDB cannot be used now
@@ -69,12 +73,33 @@ class QueryTimeout(Refused):
     """A query takes longer than it may; asked again it would do so again."""
 
 
+class Denied(Refused):
+    """Who asks may not; nothing of the request has been read."""
+
+
+class Unauthenticated(Denied):
+    """It is not known who asks. ``shown``: a secret was shown, and is none; the answer waits ``delay`` seconds."""
+
+    def __init__(self, message: str, *, shown: bool = False, delay: float = 0.0) -> None:
+        super().__init__(message)
+        self.shown = shown
+        self.delay = delay
+
+
+class Forbidden(Denied):
+    """Who asks may not do this, or not from there."""
+
+
 class Unavailable(Refused):
     """Not now; ``retry_after`` says in how many seconds it may work (whole, at least 1)."""
 
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = max(1, retry_after)
+
+
+class RateLimited(Unavailable):
+    """A token's rate or quota is used up."""
 
 
 class QueueFull(Unavailable):

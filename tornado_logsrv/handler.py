@@ -3,13 +3,15 @@
 import functools
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 import tornado.web
+from tornado.ioloop import IOLoop
 
 from . import codings, errors, problems
+from .auth import Scope, Token
 from .collector import Collector, IdOf
 from .intake import ACKS, Receipt
 from .records import JOB_SOURCE, DerivedIds
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from .application import LogApplication
 
 log = logging.getLogger("logsrv.http")
+#: A line for every refusal and for every act of an administrator.
+audit = logging.getLogger("logsrv.audit")
 
 MAX_KEY = 255
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -32,19 +36,52 @@ class BaseHandler(tornado.web.RequestHandler):
     application: "LogApplication"
     _stream_request_body = True
 
+    #: What a token needs for this route; by method, where that makes a difference.
+    scope: Scope | Mapping[str, Scope]
+    #: How a client is asked for a token (RFC 9110, section 11.6.1).
+    challenge = 'Bearer realm="logsrv"'
+    #: Whose request it is, once it is admitted.
+    token: Token | None = None
+
     def set_default_headers(self) -> None:
         """No word of the software's version; and no next request on this connection once the server stops."""
         self.clear_header("Server")
         if self.application.stopping:
             self.set_header("Connection", "close")
+        for name, value in self.application.gate.origins.headers(self.request.headers.get("Origin")).items():
+            self.set_header(name, value)
 
     def prepare(self) -> None:
-        """The request is in progress: a stop waits for it."""
+        """The request is in progress: a stop waits for it. Raises Denied and RateLimited for one that may not be."""
         self.application.request_began(self)
+        gate, scope = self.application.gate, self.needed_scope
+        gate.check_origin(self.request, scope)
+        self.token = gate.admit(self.request, scope)
+
+    @property
+    def needed_scope(self) -> Scope:
+        """What a token needs for this request."""
+        if isinstance(self.scope, Scope):
+            return self.scope
+        # A method that is not there is answered with 405, and to nobody else than one that is.
+        return self.scope.get(self.request.method or "", Scope.ADMIN)
+
+    def options(self, *path: str) -> None:
+        """204 with the methods there are: browsers ask so on behalf of a page from elsewhere (CORS)."""
+        self.set_status(204)
+        self.set_header("Allow", ", ".join(self.allowed_methods()))
 
     def on_finish(self) -> None:
         """The request has been answered."""
         self.application.request_ended(self)
+        if self.token is not None and self.needed_scope is Scope.ADMIN:
+            audit.info("%d %s", self.get_status(), self._about)
+
+    @property
+    def _about(self) -> str:
+        """The request, fit for a log: without its query and its secrets."""
+        request, name = self.request, self.token.name if self.token else ""
+        return f"{request.method} {request.path[:200]!r} from {request.remote_ip}" + (f" by {name}" if name else "")
 
     def on_connection_close(self) -> None:
         """The client has gone, before its answer."""
@@ -62,16 +99,31 @@ class BaseHandler(tornado.web.RequestHandler):
         self.set_header("Content-Type", "application/json")
         self.finish(msgspec.json.encode(value))
 
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """Answer an error; that to a wrong secret waits, longer each time."""
+        error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
+        if isinstance(error, errors.Unauthenticated) and error.delay:
+            IOLoop.current().call_later(error.delay, super().send_error, status_code, **kwargs)
+        else:
+            super().send_error(status_code, **kwargs)
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer the exception that ended the request."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
         problem = self._problem(status_code, error) | problems.occurrence(self.request_id)
+        if isinstance(error, errors.Unauthenticated):
+            self.set_header("WWW-Authenticate", self.challenge)
         if isinstance(error, errors.Unavailable):
             self.set_header("Retry-After", str(error.retry_after))
         if problem["status"] == 405:
             self.set_header("Allow", ", ".join(self.allowed_methods()))
         self.set_header(problems.REQUEST_ID, self.request_id)
-        if not _is_unforeseen(error):
+        if isinstance(error, (errors.Denied, errors.RateLimited)):
+            audit.warning(
+                "%d %s: %s, request %s", problem["status"], self._about, error, self.request_id,
+                extra={"fields": {"request": self.request_id}},
+            )  # fmt: skip
+        elif not _is_unforeseen(error):
             self.application.refusals.note(str(self.request.method), self.request.path, problem, self.request_id)
         self.write_problem(problem, error)
 
@@ -115,6 +167,8 @@ def _is_unforeseen(error: BaseException | None) -> bool:
 class NotFoundHandler(BaseHandler):
     """The answer on every path that is no route."""
 
+    scope = Scope.OPEN
+
     def prepare(self) -> NoReturn:
         """Raises HTTPError 404."""
         super().prepare()
@@ -147,6 +201,8 @@ class BodyHandler(BaseHandler):
 
     def data_received(self, chunk: bytes) -> None:
         """Decode ``chunk`` and take it, unless the body is refused already."""
+        if self.token is None:
+            return
         self._received += len(chunk)
         if self._received > 2 * self._limit:
             self._cut_off()
@@ -186,6 +242,7 @@ class BodyHandler(BaseHandler):
 class ReceiverHandler(BodyHandler):
     """A route that takes records."""
 
+    scope = Scope.WRITE
     source = JOB_SOURCE
 
     def prepare(self) -> None:
@@ -207,12 +264,14 @@ class ReceiverHandler(BodyHandler):
 
     async def accept(self, records: Sequence[bytes]) -> Receipt:
         """Take ``records``, all or none, at the level that was asked for. Raises Unavailable."""
+        assert self.token is not None
         receipt = self.application.intake.accept(records, self._ack, self.source)
+        self.token.took(records)
         return receipt if isinstance(receipt, Receipt) else await receipt
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         """What cannot be read or is not allowed is counted as one record refused."""
-        if isinstance(value, errors.Refused) and not isinstance(value, errors.Unavailable):
+        if isinstance(value, errors.Refused) and not isinstance(value, (errors.Unavailable, errors.Denied)):
             self.application.intake.refuse(self.source, 1)
         super().log_exception(typ, value, tb)
 

@@ -16,6 +16,7 @@ import msgspec
 from tornado.httputil import format_timestamp
 
 from . import errors, problems
+from .auth import Token
 from .collector import Collector
 from .framing import Headers
 from .handler import check_media_type
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _REQUEST_ID = problems.REQUEST_ID.encode()
 #: Fields that the handler has to see.
-_HANDLERS_OWN = frozenset((b"content-encoding", b"idempotency-key", b"authorization", b"cookie", b"origin"))
+_HANDLERS_OWN = frozenset((b"content-encoding", b"idempotency-key", b"cookie", b"origin", b"sec-fetch-site"))
 
 
 class Lane:
@@ -38,6 +39,8 @@ class Lane:
         self._accept = application.intake.accept
         self._ids = application.new_ids
         self._collect = collect
+        self._knows_host = application.gate.origins.knows_host
+        self._writers = application.gate.writers
         self._most = application.options.max_body_bytes
         self._path = path
         self._log = application.request_log
@@ -49,7 +52,10 @@ class Lane:
         """One answer, or an awaitable of it."""
         began = time.time()
         ack = self._acks.get(target)
-        if ack is None or len(body) > self._most or self._application.stopping or not _is_plain(headers):
+        if ack is None or len(body) > self._most or self._application.stopping:
+            return None
+        token = self._token(headers)
+        if token is None or token.is_over:
             return None
         collector = self._collect(self._ids, int(began * 1000))
         try:
@@ -63,8 +69,13 @@ class Lane:
         except errors.Unavailable as error:
             return self._refused(error, began, headers, context)
         if type(receipt) is Receipt:
+            if token.is_limited:
+                token.spend(records)
             return self._taken(collector.answer(receipt), began, headers, context)
-        return self._later(collector, asyncio.ensure_future(receipt), began, headers, context)  # type: ignore[arg-type]
+        future: asyncio.Future[Receipt] = asyncio.ensure_future(receipt)  # type: ignore[arg-type]
+        if token.is_limited:
+            future.add_done_callback(functools.partial(_spend, token, records))
+        return self._later(collector, future, began, headers, context)
 
     def _taken(self, value: Any, began: float, headers: Headers, context: Any) -> bytes:
         ended = time.time()
@@ -89,6 +100,20 @@ class Lane:
     def _note(self, status: int, seconds: float, name: str, context: Any) -> None:
         assert self._log is not None
         self._log.note("POST", self._path, status, seconds, str(context.remote_ip), problems.sane(name))
+
+    def _token(self, headers: Headers) -> Token | None:
+        """Whose plain request it is, as the gate has found of one like it; None: it is for the handler."""
+        authorization = b""
+        for name, value in headers:
+            name = name.lower()
+            if name == b"host":
+                if not self._knows_host(value):
+                    return None
+            elif name == b"authorization":
+                authorization = value
+            elif name in _HANDLERS_OWN or (name == b"content-type" and not _is_json(value)):
+                return None
+        return self._writers.get(authorization)
 
     def _later(
         self, collector: Collector, receipt: "asyncio.Future[Receipt]", *request: *tuple[float, Headers, Any]
@@ -120,12 +145,10 @@ def _given_id(headers: Headers) -> str:
     return b",".join(value for name, value in headers if name.lower() == _REQUEST_ID.lower()).decode("latin1")
 
 
-def _is_plain(headers: Headers) -> bool:
-    for name, value in headers:
-        name = name.lower()
-        if name in _HANDLERS_OWN or (name == b"content-type" and not _is_json(value)):
-            return False
-    return True
+def _spend(token: Token, records: list[bytes], receipt: "asyncio.Future[Receipt]") -> None:
+    """Count a request, when its records have been taken."""
+    if not receipt.cancelled() and receipt.exception() is None:
+        token.spend(records)
 
 
 @functools.lru_cache(maxsize=64)

@@ -8,6 +8,7 @@ import math
 import secrets
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
@@ -17,12 +18,14 @@ from tornado.netutil import bind_sockets
 
 from . import __version__, embedded, receivers, serverlog
 from .application import LogApplication
-from .config import HelpRequested, Options, load, redacted
+from .config import HelpRequested, Options, exposed, load, redacted
 from .errors import LeaseHeld, StartError
+from .gate import is_loopback
 from .lane import Lane
 from .leases import RENEW_SECONDS, Leases
 from .store import RecordStore
 from .streams import FAILURES, RecordStream, connect
+from .tls import certificates
 
 log = logging.getLogger("logsrv")
 
@@ -37,7 +40,7 @@ _LEASE_LOOK_SECONDS = 1.0
 _REDIS_LOOK_SECONDS = 0.5
 #: How often a stop looks whether the requests have ended.
 _STOP_LOOK_SECONDS = 0.02
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] = sys.argv[1:]) -> int:
@@ -45,6 +48,9 @@ def main(arguments: Sequence[str] = sys.argv[1:]) -> int:
     try:
         options = load(arguments)
         serverlog.set_up(options.log_level, options.log_format)
+        for name in exposed(arguments):
+            log.warning("--%s has a password, which every user of this machine can read in the process list; "
+                        "LOGSRV_%s or LOGSRV_%s_FILE keep it", name, name.upper(), name.upper())  # fmt: skip
         with asyncio.Runner(loop_factory=_loop_factory(options.transport)) as runner:
             return runner.run(Server(options).run())
     except HelpRequested as text:
@@ -71,7 +77,7 @@ def fast() -> bool:
     return all(importlib.util.find_spec(name) for name in ("httptools", "uvloop"))
 
 
-def http_server(application: LogApplication) -> HTTPServer:
+def http_server(application: LogApplication, context: ssl.SSLContext | None = None) -> HTTPServer:
     """The HTTP server of ``application``, with its limits, on the transport that its options choose."""
     given: dict[str, Any] = {}
     server: type[HTTPServer] = HTTPServer
@@ -86,6 +92,7 @@ def http_server(application: LogApplication) -> HTTPServer:
     return server(
         application,
         **given,
+        ssl_options=context,
         max_header_size=_MAX_HEADER_BYTES,
         max_body_size=_ANY_SIZE,
         idle_connection_timeout=_IDLE_SECONDS,
@@ -108,7 +115,7 @@ class Server:
         self._lost_name = False
 
     async def run(self) -> int:
-        """Start, serve until SIGINT, SIGTERM or SIGHUP, stop; the exit status. Raises StartError."""
+        """Start, serve until SIGINT or SIGTERM, stop; the exit status. Raises StartError."""
         self._data = embedded.DataDirectory(self._options.data_dir)
         try:
             await self.start()
@@ -127,6 +134,8 @@ class Server:
         options = self._options
         # A port that is taken is found before anything is started.
         self._sockets = self._bind()
+        self._check_reach()
+        self._certificates = certificates(options)
         mongo_url, redis_url = await self._backing_servers()
         # Neither connects yet: a server that is down is not fatal.
         self._store = RecordStore(mongo_url, options.mongo_db, options.mongo_collection, options.query_timeout)
@@ -146,7 +155,7 @@ class Server:
         self._application.start()
         self._install_signals()
         # Last: from here on, requests come.
-        self._http = http_server(self._application)
+        self._http = http_server(self._application, self._certificates.context if self._certificates else None)
         self._http.add_sockets(self._sockets)
         self._announce(self._sockets[0].getsockname()[1], mongo_url, redis_url)
 
@@ -161,6 +170,18 @@ class Server:
         except OSError as error:
             where = f"{self._options.address}:{self._options.port}"
             raise StartError(f"cannot listen on {where}: {error.strerror} (--address, --port)") from None
+
+    def _check_reach(self) -> None:
+        """Raises StartError when others than this machine would be let in without being asked who they are."""
+        if self._options.tokens_file or all(is_loopback(each.getsockname()[0]) for each in self._sockets):
+            return
+        where = self._options.address
+        if self._options.allow_anonymous != "yes":
+            raise StartError(
+                f"--address: other machines reach {where}, and there are no tokens: give --tokens_file=FILE "
+                "(python -m tornado_logsrv.token makes one), or --allow_anonymous=yes to let everybody in"
+            )
+        log.warning("whoever reaches %s may write, read and delete: there are no tokens (--tokens_file)", where)
 
     async def _backing_servers(self) -> tuple[str, str]:
         """The URLs of MongoDB and Redis, each started here when none is given."""
@@ -251,6 +272,16 @@ class Server:
             # nohup and the like: what was to be ignored stays so.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._signalled)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _reload(self) -> None:
+        """Read the files again that may change while the server runs; one that is not right leaves what there was."""
+        reloads = [self._application.gate.reload, *([self._certificates.reload] if self._certificates else [])]
+        for reload in reloads:
+            try:
+                reload()
+            except StartError as error:
+                log.error("%s; what was read before stays", error)
 
     def _signalled(self) -> None:
         (self._hurry if self._stop.is_set() else self._stop).set()
@@ -312,7 +343,8 @@ class Server:
 
     def _announce(self, port: int, mongo_url: str, redis_url: str) -> None:
         options = self._options
-        where = f"http://{f'[{options.address}]' if ':' in options.address else options.address}:{port}"
+        scheme = "http" if self._certificates is None else "https"
+        where = f"{scheme}://{f'[{options.address}]' if ':' in options.address else options.address}:{port}"
         own = " (embedded)"
         print(f"tornado_logsrv {__version__} listens on {where}")
         print(f"  MongoDB   {redacted(mongo_url)}{'' if options.mongo_url else own}")

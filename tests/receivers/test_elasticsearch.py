@@ -482,7 +482,7 @@ async def test_refusals(fetch, app, caplog, path, body, headers, expected):
 @pytest.mark.gen_test
 async def test_other_methods_are_405(fetch):
     response = await fetch("/_bulk")
-    assert (response.code, response.headers["Allow"]) == (405, "POST, PUT")
+    assert (response.code, response.headers["Allow"]) == (405, "POST, PUT, OPTIONS")
     assert error_of(response) == (405, "exception")
 
 

@@ -92,11 +92,11 @@ async def test_what_json_allows_and_bson_does_not_is_stored_with_notes_and_read_
     assert any(path.startswith("/data/deep/0") for path in noted)
 
 
-@pytest.mark.parametrize("method", ["DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize("method", ["DELETE", "PATCH"])
 @pytest.mark.gen_test
 async def test_another_method_is_405_with_allow(fetch, method):
     response = await fetch("/add-job", method=method, allow_nonstandard_methods=True)
-    assert (response.code, response.headers["Allow"]) == (405, "GET, HEAD, POST, PUT")
+    assert (response.code, response.headers["Allow"]) == (405, "GET, HEAD, POST, PUT, OPTIONS")
 
 
 @pytest.mark.gen_test
@@ -124,20 +124,20 @@ class TestSize:
         by_length = await fetch("/add-job", body)
         assert (by_length.code, json.loads(by_length.body)["status"]) == (413, 413)
         chunked = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:700], body[700:])) + b"0\r\n\r\n"
-        head = b"POST /add-job HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = b"POST /add-job HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
         answer = await io_loop.run_in_executor(None, raw, http_port, head + chunked)
         assert answer.startswith(b"HTTP/1.1 413")
         assert not app.records
 
     @pytest.mark.gen_test
     async def test_a_claim_over_it_is_answered_before_the_body_is_sent(self, http_server, http_port, io_loop):
-        head = b"POST /add-job HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\nExpect: 100-continue\r\n\r\n"
+        head = b"POST /add-job HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1001\r\nExpect: 100-continue\r\n\r\n"
         answer = await io_loop.run_in_executor(None, raw, http_port, head)
         assert answer.startswith(b"HTTP/1.1 413")
 
     @pytest.mark.gen_test
     async def test_a_body_shorter_than_its_claim_is_not_taken(self, http_server, http_port, io_loop, app):
-        head = b"POST /add-job HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n1"
+        head = b"POST /add-job HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n1"
         assert await io_loop.run_in_executor(None, raw, http_port, head, True) == b""
         assert not app.records
 

@@ -427,7 +427,7 @@ async def test_what_cannot_be_taken_ever_is_400_and_text(fetch, app, body, heade
 @pytest.mark.gen_test
 async def test_other_methods_are_405(fetch):
     response = await fetch(PUSH)
-    assert (response.code, response.headers["Allow"]) == (405, "POST")
+    assert (response.code, response.headers["Allow"]) == (405, "POST, OPTIONS")
 
 
 @pytest.mark.gen_test

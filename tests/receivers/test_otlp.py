@@ -543,7 +543,7 @@ async def test_other_media_and_methods(fetch):
     response = await fetch("/v1/logs", b"x", headers={"Content-Type": "text/plain"})
     assert (response.code, json.loads(response.body)["code"]) == (415, 3)
     response = await fetch("/v1/logs")
-    assert (response.code, response.headers["Allow"]) == (405, "POST")
+    assert (response.code, response.headers["Allow"]) == (405, "POST, OPTIONS")
 
 
 @pytest.mark.gen_test

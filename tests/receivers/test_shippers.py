@@ -173,7 +173,7 @@ async def test_head_and_a_get_of_nothing_are_health_checks(fetch, app, path):
     for method, target in (("HEAD", path), ("GET", path), ("GET", path + "?ack=memory")):
         assert (await fetch(target, method=method)).code == 200
     response = await fetch(path, method="DELETE")
-    assert (response.code, response.headers["Allow"]) == (405, "GET, HEAD, POST, PUT")
+    assert (response.code, response.headers["Allow"]) == (405, "GET, HEAD, POST, PUT, OPTIONS")
     assert not app.records
 
 

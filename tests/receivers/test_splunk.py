@@ -348,24 +348,6 @@ def test_whatever_comes_is_read_or_refused(body):
         pass
 
 
-@pytest.mark.parametrize(
-    ("given", "token"),
-    [
-        ("Splunk abc-1", "abc-1"),
-        ("splunk  abc", "abc"),
-        ("Basic eDphYmM=", "abc"),
-        ("", None),
-        ("Splunk", None),
-        ("Bearer abc", None),
-        ("Basic !", None),
-        ("Basic eA==", None),
-        ("Basic /w==", None),
-    ],
-)
-def test_token(given, token):
-    assert splunk.token_of(given) == token
-
-
 # Acknowledgement
 
 

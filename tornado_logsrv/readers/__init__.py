@@ -5,6 +5,7 @@ from .logs import LogsHandler
 from .metrics import MetricsHandler
 from .quarantine import OneQuarantinedHandler, QuarantineHandler, ReplayHandler
 from .queue import QueueSizeHandler
+from .session import ROUTES as SESSION_ROUTES
 
 _ID = "([0-9a-f]{24})"
 
@@ -17,4 +18,5 @@ ROUTES = [
     ("/metrics", MetricsHandler),
     ("/healthz", AliveHandler),
     ("/readyz", ReadyHandler),
+    *SESSION_ROUTES,
 ]

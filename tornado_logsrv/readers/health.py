@@ -2,11 +2,14 @@
 
 import dataclasses
 
+from ..auth import Scope
 from ..handler import BaseHandler
 
 
 class AliveHandler(BaseHandler):
     """Answers as long as the process does."""
+
+    scope = Scope.OPEN
 
     def get(self) -> None:
         """200, whatever else is down: a new start would not mend that."""
@@ -17,6 +20,8 @@ class AliveHandler(BaseHandler):
 
 class ReadyHandler(BaseHandler):
     """Whether records are taken."""
+
+    scope = Scope.OPEN
 
     async def get(self) -> None:
         """200, or 503 when a check that is needed fails; with every check, its state and the reason."""

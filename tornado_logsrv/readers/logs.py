@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from .. import jsontext
+from ..auth import Scope
 from ..errors import BadParameter
 from ..reading import Order, Position, Selection
 from . import paging, projection
@@ -51,6 +52,8 @@ def _order(arguments: Mapping[str, str]) -> Order:
 
 class LogsHandler(SearchHandler):
     """Answers stored records."""
+
+    scope = Scope.READ
 
     async def get(self) -> None:
         """A JSON array; the next page, if there is one, in ``Link``."""

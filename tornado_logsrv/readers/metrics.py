@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from .. import __version__
+from ..auth import Scope
 from ..handler import BaseHandler
 from ..measures import Histogram
 from ..metrics import COLUMNS
@@ -169,6 +170,8 @@ def registry(application: "LogApplication") -> CollectorRegistry:
 
 class MetricsHandler(BaseHandler):
     """Answers all metrics."""
+
+    scope = Scope.READ
 
     async def get(self) -> None:
         """The text format of Prometheus, or OpenMetrics where Accept asks for it.

@@ -1,6 +1,7 @@
 """``/quarantine``: what MongoDB has refused, or is no record; to look at, store after all, or forget."""
 
 import datetime
+from types import MappingProxyType
 from typing import Any
 
 import bson
@@ -8,6 +9,7 @@ from bson import ObjectId
 from pymongo.errors import PyMongoError
 
 from .. import jsontext, records
+from ..auth import Scope
 from ..errors import NotFound, StillRefused
 from ..handler import BaseHandler, BodyHandler
 from ..quarantine import Document
@@ -28,6 +30,8 @@ def describe(document: Document) -> Document:
 
 class QuarantineHandler(BaseHandler):
     """Answers what is in quarantine."""
+
+    scope = Scope.READ
 
     async def get(self) -> None:
         """A JSON array, newest first; the next page, if there is one, in ``Link``."""
@@ -52,6 +56,8 @@ class QuarantineHandler(BaseHandler):
 class OneQuarantinedHandler(BaseHandler):
     """One quarantined record."""
 
+    scope = MappingProxyType({"GET": Scope.READ, "DELETE": Scope.ADMIN})
+
     async def get(self, record_id: str) -> None:
         """The record and why it is here."""
         document = await find(self, record_id)
@@ -71,6 +77,8 @@ class OneQuarantinedHandler(BaseHandler):
 
 class ReplayHandler(BodyHandler):
     """Stores a quarantined record after all."""
+
+    scope = Scope.ADMIN
 
     async def post(self, record_id: str) -> None:
         """200 when it is stored; its data may be corrected by a JSON body. Raises StillRefused."""

@@ -1,10 +1,13 @@
 """``GET /queue-size``: what waits to be stored."""
 
+from ..auth import Scope
 from ..handler import BaseHandler
 
 
 class QueueSizeHandler(BaseHandler):
     """Answers the state of the queue."""
+
+    scope = Scope.READ
 
     def get(self) -> None:
         """``queueSize`` counts every record that MongoDB has not confirmed, ``inFlight`` those of them in a write."""

@@ -34,6 +34,7 @@ import tornado.web
 from tornado.httputil import HTTPServerRequest
 
 from .. import errors, jsontext, records
+from ..auth import Scope
 from ..handler import BaseHandler, ReceiverHandler
 from ..jsonlines import ValuesReader
 
@@ -435,6 +436,9 @@ def _from_parts(date: str, clock: str | None, fraction: str | None, offset: str 
 _ERRORS: tuple[tuple[type[BaseException], int, str], ...] = (
     (errors.TooLarge, 413, "content_too_long_exception"),
     (errors.UnsupportedMedia, 415, "media_type_header_exception"),
+    (errors.Unauthenticated, 401, "security_exception"),
+    (errors.Forbidden, 403, "security_exception"),
+    (errors.RateLimited, 429, "es_rejected_execution_exception"),
     (errors.QueueFull, 429, "es_rejected_execution_exception"),
     (errors.StoredTimeout, 504, "timeout_exception"),
     (errors.Unavailable, 503, "unavailable_shards_exception"),
@@ -483,6 +487,9 @@ class Matches(tornado.routing.PathMatches):
 
 class ElasticsearchHandler(BaseHandler):
     """Speaks to Elasticsearch's clients: their media type, their header, their errors."""
+
+    scope = Scope.WRITE
+    challenge = 'Basic realm="logsrv"'
 
     def set_default_headers(self) -> None:
         """Clients refuse an answer 2xx without the product's name (elasticsearch-py, _sync/client/_base.py)."""

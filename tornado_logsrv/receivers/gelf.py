@@ -266,7 +266,7 @@ class GelfHandler(ReceiverHandler):
         """200: Vector's health check, for one."""
         self._answer(200)
 
-    def options(self) -> None:
+    def options(self, *path: str) -> None:
         """200, as Graylog answers."""
         self._answer(200)
 

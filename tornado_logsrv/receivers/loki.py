@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Raw
 
 from .. import jsontext
+from ..auth import Scope
 from ..errors import Refused, TooLarge, Unavailable, Unreadable
 from ..handler import BaseHandler, ReceiverHandler
 from . import items, protobuf
@@ -252,6 +253,8 @@ class PushHandler(ReceiverHandler):
 
 class ReadyHandler(BaseHandler):
     """Whether pushes are taken now, as Loki tells it."""
+
+    scope = Scope.OPEN
 
     async def get(self) -> None:
         """200 ``ready``. Raises Unavailable."""

@@ -17,8 +17,6 @@ Sources: Splunk's "Format events for HTTP Event Collector", "About HTTP Event Co
 """
 
 import asyncio
-import base64
-import binascii
 import decimal
 import json
 import re
@@ -29,6 +27,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from .. import errors, jsontext, records
+from ..auth import Scope
 from ..handler import BaseHandler, BodyHandler, ReceiverHandler
 from ..queues import RecordQueue
 from ..spool import Spool
@@ -461,22 +460,17 @@ class Acknowledgements:
 _CHANNEL = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.ASCII)
 
 
-def token_of(authorization: str) -> str | None:
-    """The token of an Authorization field, ``Splunk <token>`` or that of Basic, as a password; None without one."""
-    scheme, _, credentials = authorization.strip().partition(" ")
-    credentials = credentials.strip()
-    if scheme.lower() == "splunk":
-        return credentials or None
-    if scheme.lower() != "basic":
-        return None
-    try:
-        return base64.b64decode(credentials, validate=True).decode().partition(":")[2] or None
-    except (binascii.Error, ValueError):
-        return None
+def _denial(error: errors.Denied, authorized: bool) -> int:
+    """The code for who may not."""
+    if isinstance(error, errors.Unauthenticated):
+        return (4 if error.shown else 3) if authorized else 2
+    return 1
 
 
 class HecHandler(BaseHandler):
     """Speaks to Splunk's senders."""
+
+    scope = Scope.WRITE
 
     def reply(self, code: int, more: Mapping[str, Any] | None = None) -> None:
         """Answer ``code``, with its status and its text."""
@@ -504,6 +498,8 @@ class HecHandler(BaseHandler):
         more = {"detail": problem.get("detail", problem["title"])}
         if isinstance(error, Refusal):
             self.reply(error.code, more | ({} if error.number is None else {"invalid-event-number": error.number}))
+        elif isinstance(error, errors.Denied):
+            self.reply(_denial(error, "Authorization" in self.request.headers), more)
         elif isinstance(error, errors.Unavailable):
             self.reply(9, more)
         elif isinstance(error, errors.TooLarge):
@@ -513,7 +509,7 @@ class HecHandler(BaseHandler):
         else:
             self.answer(problem["status"], {"text": problem["title"], "code": problem["status"], **more})
 
-    def options(self) -> None:
+    def options(self, *path: str) -> None:
         """200: Docker's driver asks so whether there is a collector (splunk-verify-connection)."""
         self.set_header("Allow", ", ".join(self.allowed_methods()))
         self.finish()
@@ -615,6 +611,8 @@ class AckHandler(HecHandler, BodyHandler):
 
 class HealthHandler(HecHandler):
     """Tells whether a request would be taken."""
+
+    scope = Scope.OPEN
 
     def get(self) -> None:
         """200 with code 17, or 503 with code 18."""

@@ -1,0 +1,65 @@
+"""``/sign-in`` and ``/sign-out``: the web page's session, a cookie that stands for a token."""
+
+import msgspec
+
+from .. import sessions
+from ..auth import Scope
+from ..errors import NotFound, Unauthenticated, Unreadable
+from ..handler import BaseHandler, BodyHandler, audit
+
+
+class _SignIn(msgspec.Struct):
+    token: str
+
+
+class SignInHandler(BodyHandler):
+    """Begins a session, and tells of it."""
+
+    scope = Scope.OPEN
+
+    def get(self) -> None:
+        """200 with whether a token is ``needed``, and the ``name`` and ``scopes`` of the one that is signed in with."""
+        gate = self.application.gate
+        try:
+            token = gate.token_of(self.request)
+        except Unauthenticated:
+            self.answer(200, {"needed": True, "name": None, "scopes": []})
+        else:
+            self.answer(200, {"needed": not gate.is_open, "name": token.name, "scopes": sorted(token.scopes)})
+
+    def post(self) -> None:
+        """200 with the session's cookie, for ``{"token": text}``. Raises Unreadable, NotFound and Unauthenticated."""
+        try:
+            secret = msgspec.json.decode(self.body, type=_SignIn).token
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise Unreadable('the body must be {"token":"..."}') from None
+        if self.application.gate.is_open:
+            raise NotFound("there are no tokens here (--tokens_file)")
+        token, value = self.application.gate.sign_in(secret, self.request.remote_ip or "")
+        self.set_cookie(
+            sessions.COOKIE,
+            value,
+            max_age=sessions.SECONDS,
+            path="/",
+            httponly=True,
+            samesite="Strict",
+            secure=self.request.protocol == "https",
+        )
+        audit.info("%s has signed in from %s", token.name, self.request.remote_ip)
+        self.answer(200, {"name": token.name, "scopes": sorted(token.scopes)})
+
+
+class SignOutHandler(BaseHandler):
+    """Ends a session."""
+
+    scope = Scope.OPEN
+
+    def post(self) -> None:
+        """204, and the browser forgets the cookie."""
+        self.clear_cookie(
+            sessions.COOKIE, path="/", httponly=True, samesite="Strict", secure=self.request.protocol == "https"
+        )
+        self.set_status(204)
+
+
+ROUTES = [("/sign-in", SignInHandler), ("/sign-out", SignOutHandler)]
