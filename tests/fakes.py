@@ -158,8 +158,8 @@ class RedisData:
         self.streams.setdefault(key, {})[new] = fields
         return _text(new)
 
-    def xadd_all(self, added: Sequence[tuple[str, dict[bytes, bytes]]]) -> list[bytes]:
-        return [self.xadd(key, fields) for key, fields in added]
+    def xadd_all(self, key: str, field: bytes, values: Sequence[bytes]) -> list[bytes]:
+        return [self.xadd(key, {field: value}) for value in values]
 
     def xrevrange(self, key: str, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
         return [(_text(i), fields) for i, fields in sorted(self.streams.get(key, {}).items())[::-1][:count]]
@@ -250,29 +250,16 @@ class FakeRedis:
         command = getattr(self._data, name)
         return lambda *args, **more: self.wire.ask(Call(lambda: command(*args, **more)))
 
-    def pipeline(self, transaction: bool) -> "FakePipeline":
-        assert not transaction
-        return FakePipeline(self._data, self.wire)
+    async def xadd_all(self, key: str, field: bytes, values: Sequence[bytes]) -> list[bytes]:
+        """XADDs in one round trip, not in a transaction: of those that fail, some may have been done."""
+        half = values[: (len(values) + 1) // 2]
+        data = self._data
+        return await self.wire.ask(
+            Call(lambda: data.xadd_all(key, field, values), lambda: data.xadd_all(key, field, half))
+        )
 
     async def aclose(self) -> None:
         pass
-
-
-class FakePipeline:
-    """XADDs in one round trip, not in a transaction: of one that fails, some may have been done."""
-
-    def __init__(self, data: RedisData, wire: Wire) -> None:
-        self._data = data
-        self._wire = wire
-        self._added: list[tuple[str, dict[bytes, bytes]]] = []
-
-    def xadd(self, key: str, fields: dict[bytes, bytes]) -> None:
-        self._added.append((key, fields))
-
-    async def execute(self) -> list[bytes]:
-        added = self._added
-        half = added[: (len(added) + 1) // 2]
-        return await self._wire.ask(Call(lambda: self._data.xadd_all(added), lambda: self._data.xadd_all(half)))
 
 
 class StoreData:

@@ -149,6 +149,21 @@ async def test_redis_away_at_start_is_said_once_and_read_back_later(start, serve
 
 
 @pytest.mark.gen_test
+async def test_entries_of_one_record_are_let_go_of_by_the_thousand(start, prefix, redis_client):
+    _, backup = start()
+    await backup._stream.append([[job(n)] for n in range(2500)])
+    queue, backup = start()
+    assert await recover(queue, backup) == 2500
+    assert len(backup._old.holdings) == 3
+    left = []
+    for count in (999, 1, 1500):
+        queue.confirm(queue.take(count, ANY))
+        await trimmed(backup)
+        left.append(redis_client.xlen(f"{prefix}:backup:one"))
+    assert left == [2500, 1500, 0]
+
+
+@pytest.mark.gen_test
 async def test_trimming_is_tried_again_when_redis_is_back(start, servers, prefix, redis_client):
     queue, backup = start()
     queue.offer([job(1)])
@@ -209,8 +224,11 @@ async def test_files_are_read_back_oldest_first_and_across_blocks(start, tmp_pat
 
 
 @pytest.mark.gen_test
-async def test_what_a_replica_numbers_lower_is_not_trimmed_with_what_its_primary_had(start, redis_client, prefix):
+async def test_what_a_replica_numbers_lower_is_not_trimmed_with_what_its_primary_had(
+    start, redis_client, prefix, monkeypatch
+):
     """Given entries that a failover lost, when they are stored, then what was appended since stays until it is, too."""
+    monkeypatch.setattr(backups, "HOLD_RECORDS", 1)
     queue, backup = start()
     await backup.find()
     key = f"{prefix}:backup:one"

@@ -19,6 +19,7 @@ from tornado import httputil, netutil, web
 from tornado.iostream import StreamClosedError
 
 from tornado_logsrv import transport
+from tornado_logsrv.deferred import Deferred
 from tornado_logsrv.transport import HTTPServer
 
 MiB = 1024 * 1024
@@ -883,6 +884,79 @@ async def test_fast_route_that_fails_is_answered_500(caplog: pytest.LogCaptureFi
 
 
 @on_both_loops
+async def test_fast_route_sees_a_head_that_is_known_as_before() -> None:
+    a, b = post("/echo", b"12"), post("/echo", b"34")
+    pieces = [
+        [a],  # read, and remembered
+        [b],
+        [a[:-1], a[-1:]],  # cut in the body, in the head, behind it
+        [a[:20], a[20:]],
+        [a[:-2], a[-2:]],
+        [a + b],  # two in one piece
+        [b + a[:20], a[20:]],
+        [post("/echo", b"56", "A: b")],  # another head
+        [b"\r\n" + b],
+        [a],
+    ]
+    fast = Fast(*[DONE] * 3, None, *[DONE] * 20)
+    async with client(fast_routes={(b"POST", b"/echo"): fast}) as one:
+        for number, several in enumerate(pieces):
+            for piece in several:
+                one.send(piece)
+                await asyncio.sleep(0.01)
+            for _ in range(2 if number in (5, 6) else 1):
+                assert await one.answer() in ((202, b"done"), (200, b"12"))
+    assert b"".join(body for _, _, body, _ in fast.seen) == b"12341212121234341256" + b"34" + b"12"
+    headers = [(b"Host", b"a"), (b"Content-Length", b"2")]
+    assert [seen[1] for seen in fast.seen if len(seen[1]) == 2] == [headers] * (len(fast.seen) - 1)
+
+
+@on_both_loops
+async def test_fast_route_may_decline_fail_and_answer_later_to_a_head_that_is_known() -> None:
+    async def coroutine() -> bytes:
+        return DONE.replace(b"done", b"slow")
+
+    fast = Fast(DONE, None, coroutine(), DONE, RuntimeError("known"))
+    async with client(fast_routes={(b"POST", b"/echo"): fast}) as one:
+        # What declines is asked again once the whole head has been read.
+        fast.answers.insert(2, None)
+        assert [await one.ask(post("/echo", b"1")) for _ in range(4)] == [
+            (202, b"done"), (200, b"1"), (202, b"slow"), (202, b"done")
+        ]  # fmt: skip
+        assert (await one.ask(post("/echo", b"1")))[0] == 500
+        assert await one.rest() == b""
+
+
+@on_both_loops
+async def test_fast_route_may_have_answered_already() -> None:
+    def done() -> Deferred[bytes]:
+        deferred: Deferred[bytes] = Deferred()
+        deferred.set_result(DONE)
+        return deferred
+
+    async with client(fast_routes={(b"POST", b"/echo"): Fast(*[done() for _ in range(4)])}) as one:
+        one.send(post("/echo", b"1") * 2 + get("/echo"))
+        assert [await one.answer() for _ in range(3)] == [(202, b"done")] * 2 + [(200, b"hello")]
+        assert await one.ask(post("/echo", b"1")) == (202, b"done")
+        one.send(post("/echo", b"1") + get("/echo"))
+        assert [await one.answer() for _ in range(2)] == [(202, b"done"), (200, b"hello")]
+
+
+@on_both_loops
+async def test_no_more_heads_are_known_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "_KNOWN_HEADS", 3)
+    servers: list[HTTPServer] = []
+    remember = HTTPServer.remember
+    monkeypatch.setattr(HTTPServer, "remember", lambda self, *each: (servers.append(self), remember(self, *each))[1])
+    async with client(fast_routes={(b"POST", b"/echo"): Fast()}) as one:
+        for number in range(10):
+            assert await one.ask(post("/echo", b"1", f"A: {number}")) == (202, b"done")
+            assert 1 <= len(servers[-1].known_heads) <= 3
+        assert await one.ask(post("/echo", b"1", f"A: {'x' * 1024}")) == (202, b"done")
+    assert max(map(len, servers[-1].known_heads)) < 100
+
+
+@on_both_loops
 async def test_fast_route_goes_on_without_its_client() -> None:
     future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     fast = Fast(future)
@@ -903,7 +977,8 @@ async def test_fast_route_knows_the_client_behind_a_proxy() -> None:
     async with client(fast_routes={(b"POST", b"/echo"): fast}, **options) as one:
         await one.ask(post("/echo", b"", "X-Forwarded-For: 4.4.4.4", "X-Forwarded-For: 5.5.5.5"))
         await one.ask(post("/echo", b""))
-    assert [seen[3] for seen in fast.seen] == ["4.4.4.4", "127.0.0.1"]
+        await one.ask(post("/echo", b"", "X-Forwarded-For: 4.4.4.4", "X-Forwarded-For: 5.5.5.5"))
+    assert [seen[3] for seen in fast.seen] == ["4.4.4.4", "127.0.0.1", "4.4.4.4"]
 
 
 @on_both_loops

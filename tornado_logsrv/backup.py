@@ -29,11 +29,13 @@ log = logging.getLogger("logsrv.backup")
 #: Bytes of one stream entry, and entries of one round trip, when many are written or read.
 ENTRY_BYTES = 64 * 1024
 ROUND_TRIP_ENTRIES = 8
+#: Records that are let go of together at the most: to keep count of each would take as much memory as they do.
+HOLD_RECORDS = 1000
 #: Entries read in one round trip at the most, however small.
 MOST_ENTRIES = 1000
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Holding:
     """One entry or file, and the places [first, end) of its records in the queue; ``whole`` once all are there."""
 
@@ -48,6 +50,18 @@ class Lane:
 
     def __init__(self) -> None:
         self.holdings: collections.deque[Holding] = collections.deque()
+
+    def hold(self, entry: bytes, first: int, end: int) -> None:
+        """``entry``, the newest of a stream, holds the records at places [first, end), and maybe some before.
+
+        Neighbours are held as one: a stream is trimmed up to an entry, so the last one is all there is to know.
+        """
+        last = self.holdings[-1] if self.holdings else None
+        # An entry may hold several requests' records: it is let go when those of the last one are stored.
+        if last is not None and last.whole and (last.entry == entry or _neighbours(last, first, end)):
+            last.end, last.entry = end, entry
+        else:
+            self.holdings.append(Holding(first, end, entry))
 
     def released(self, floor: int) -> list[bytes | Path]:
         """Remove and give what is wholly stored when every place below ``floor`` is."""
@@ -155,12 +169,7 @@ class Backup:
     def hold(self, entry: bytes, first: int, end: int) -> None:
         """``entry``, just appended to the stream, holds the records at places [first, end), and maybe some before."""
         self._follow(entry)
-        held = self._new.holdings
-        # An entry may hold several requests' records: it is let go when those of the last one are stored.
-        if held and held[-1].whole and held[-1].entry == entry:
-            held[-1].end = end
-        else:
-            held.append(Holding(first, end, entry))
+        self._new.hold(entry, first, end)
 
     def hold_spooled(self, entry: bytes) -> None:
         """``entry`` holds records that went into the spool: it stays until all of that is read back and stored."""
@@ -257,7 +266,7 @@ class Backup:
             for entry, found in await lane.read():
                 first = self._queue.next_place
                 self._restore(found)
-                lane.holdings.append(Holding(first, self._queue.next_place, entry))
+                lane.hold(entry, first, self._queue.next_place)
             self.tell(True)
             return True
         return False
@@ -377,6 +386,10 @@ def _order(entry: bytes) -> tuple[int, int]:
 def _just_before(entry: bytes) -> bytes:
     milliseconds, sequence = _order(entry)
     return b"%d-%d" % ((milliseconds, sequence - 1) if sequence else (milliseconds - 1, (1 << 64) - 2))
+
+
+def _neighbours(last: Holding, first: int, end: int) -> bool:
+    return last.end == first and end - last.first <= HOLD_RECORDS
 
 
 def _next_count(entries: list[tuple[bytes, list[bytes]]]) -> int:

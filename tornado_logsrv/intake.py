@@ -8,10 +8,12 @@ ack=stored    written to MongoDB, by a majority, in its journal  survives all of
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from .backup import Backup
+from .deferred import Deferred
 from .errors import JournalUnavailable, QueueFull, StoredTimeout, Unavailable
 from .journal import Journal, Request
 from .metrics import Ledger
@@ -110,10 +112,10 @@ class Intake:
         self._ledger.accepted(source, count)
         self._writer.offered()
 
-    def _journaled(self, records: Sequence[bytes], source: str, awaits_storage: bool) -> "asyncio.Future[Any]":
-        """Put ``records`` into Redis, then on the queue: the future of the receipt, or of a ticket for their storage.
+    def _journaled(self, records: Sequence[bytes], source: str, awaits_storage: bool) -> Deferred[Any]:
+        """Put ``records`` into Redis, then on the queue: the receipt to come, or a ticket for their storage.
 
-        Raises Unavailable, now or by the future; nothing was taken then.
+        Raises Unavailable, now or by it; nothing was taken then.
         """
         size = sum(map(len, records))
         try:
@@ -121,28 +123,32 @@ class Intake:
         except Unavailable as error:
             self._refused(source, len(records), error)
             raise
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        return self._journal.append(Request(records, size, source, awaits_storage, done))
+        return self._journal.append(Request(records, size, source, awaits_storage, Deferred()))
 
     def _put_entry(self, entry: bytes, requests: list[Request], found: list[bytes]) -> None:
         """Take the requests of one entry that Redis has: one step for the queue, the backup and the ledger."""
-        size = sum([request.size for request in requests])
         if self._spool.enabled:
-            for request in requests:
-                self._put_journaled(entry, request)
+            places = [self._put_journaled(entry, request) for request in requests]
         else:
-            self._queue.release(size)
-            first = self._queue.next_place
-            self._queue.restore(found, size)
-            self._backup.hold(entry, first, self._queue.next_place)
-            for request in requests:
-                self._end(request, first)
-                first += len(request.records)
+            places = self._put_all(entry, requests, found)
         for source in {request.source for request in requests}:
             self._ledger.accepted(source, sum([len(r.records) for r in requests if r.source == source]))
         self._writer.offered()
+        # Last: who is told may send more at once.
+        for request, first in zip(requests, places, strict=True):
+            self._end(request, first)
 
-    def _put_journaled(self, entry: bytes, request: Request) -> None:
+    def _put_all(self, entry: bytes, requests: list[Request], found: list[bytes]) -> list[int | None]:
+        """Put ``found``, the records of all requests, on the queue; the place of the first of each."""
+        size = sum([request.size for request in requests])
+        self._queue.release(size)
+        first = self._queue.next_place
+        self._queue.restore(found, size)
+        self._backup.hold(entry, first, self._queue.next_place)
+        return list(itertools.accumulate([len(request.records) for request in requests[:-1]], initial=first))
+
+    def _put_journaled(self, entry: bytes, request: Request) -> int | None:
+        """Put the records of one request on the queue, or into the spool: the place of its first, None there."""
         first = self._queue.next_place
         try:
             queued = self._put(request.records)
@@ -152,15 +158,14 @@ class Intake:
             self._backup.hold(entry, first, self._queue.next_place)
         else:
             self._backup.hold_spooled(entry)
-        self._end(request, first if queued else None)
+        return first if queued else None
 
     def _end(self, request: Request, first: int | None) -> None:
         """Give a request what it waits for; ``first`` is the place of its first record, None in the spool."""
         result: Receipt | Ticket | None = _JOURNAL
         if request.awaits_storage:
             result = None if first is None else self._queue.ticket(first, first + len(request.records))
-        if not request.done.done():
-            request.done.set_result(result)
+        request.done.set_result(result)
 
     def _refuse_request(self, request: Request, error: Unavailable) -> None:
         self._release(request.size)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .deferred import Deferred
 from .errors import JournalUnavailable
 from .measures import Histogram
 from .records import Clock
@@ -21,18 +22,18 @@ PAUSE_SECONDS = 0.5
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Request:
-    """The records of one request, ``size`` bytes of them, and the future of what it waits for."""
+    """The records of one request, ``size`` bytes of them, and what it waits for."""
 
     records: Sequence[bytes]
     size: int
     source: str
     awaits_storage: bool
-    done: "asyncio.Future[Any]"
+    done: Deferred[Any]
 
 
-#: Called with an entry's id, its requests and all their records once Redis has them: ends the requests' futures.
+#: Called with an entry's id, its requests and all their records once Redis has them: tells the requests.
 Put = Callable[[bytes, list[Request], list[bytes]], None]
-#: Called with a request that Redis did not take, before its future gets the error.
+#: Called with a request that Redis did not take, before it gets the error.
 Refuse = Callable[[Request, JournalUnavailable], None]
 
 
@@ -68,10 +69,10 @@ class Journal:
         """Whether the stream may be appended to."""
         return self._ready()
 
-    def append(self, request: Request) -> "asyncio.Future[Any]":
-        """The request's future: done, by ``put``, when its records are in Redis.
+    def append(self, request: Request) -> Deferred[Any]:
+        """What the request waits for: done, by ``put``, when its records are in Redis.
 
-        Raises JournalUnavailable by the future when Redis does not take them, after ``refuse``; then they are nowhere.
+        Raises JournalUnavailable by it when Redis does not take them, after ``refuse``; then they are nowhere.
         (Should Redis have failed in the middle and this process be killed before the next trim, they may be there.)
         """
         if not self._ready() or self._clock() < self._pause_until:
@@ -125,8 +126,7 @@ class Journal:
     def _end(self, request: Request) -> None:
         error = JournalUnavailable("Redis does not answer, so ack=journal cannot be given; ack=memory can", 1)
         self.refuse(request, error)
-        if not request.done.done():
-            request.done.set_exception(error)
+        request.done.set_exception(error)
 
     async def stop(self) -> None:
         """Wait for the append in flight."""

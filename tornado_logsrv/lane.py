@@ -18,6 +18,7 @@ from tornado.httputil import format_timestamp
 from . import errors, problems
 from .auth import Token
 from .collector import Collector
+from .deferred import Deferred
 from .framing import Headers
 from .handler import check_media_type
 from .intake import ACKS, Receipt
@@ -72,10 +73,9 @@ class Lane:
             if token.is_limited:
                 token.spend(records)
             return self._taken(collector.answer(receipt), began, headers, context)
-        future: asyncio.Future[Receipt] = asyncio.ensure_future(receipt)  # type: ignore[arg-type]
-        if token.is_limited:
-            future.add_done_callback(functools.partial(_spend, token, records))
-        return self._later(collector, future, began, headers, context)
+        spend = functools.partial(token.spend, records) if token.is_limited else None
+        told: Any = receipt if isinstance(receipt, Deferred) else asyncio.ensure_future(receipt)  # type: ignore[arg-type]
+        return self._later(collector, told, spend, began, headers, context)
 
     def _taken(self, value: Any, began: float, headers: Headers, context: Any) -> bytes:
         ended = time.time()
@@ -116,39 +116,41 @@ class Lane:
         return self._writers.get(authorization)
 
     def _later(
-        self, collector: Collector, receipt: "asyncio.Future[Receipt]", *request: *tuple[float, Headers, Any]
-    ) -> "asyncio.Future[bytes]":
-        answer: asyncio.Future[bytes] = receipt.get_loop().create_future()
+        self,
+        collector: Collector,
+        receipt: Any,
+        spend: Callable[[], None] | None,
+        *request: *tuple[float, Headers, Any],
+    ) -> Deferred[bytes]:
+        answer: Deferred[bytes] = Deferred()
         self._application.request_began(answer)
-        receipt.add_done_callback(functools.partial(self._answered, collector, answer, request))
+        receipt.add_done_callback(functools.partial(self._answered, collector, answer, spend, request))
         return answer
 
     def _answered(
         self,
         collector: Collector,
-        answer: "asyncio.Future[bytes]",
+        answer: Deferred[bytes],
+        spend: Callable[[], None] | None,
         request: tuple[float, Headers, Any],
-        receipt: "asyncio.Future[Receipt]",
+        receipt: Any,
     ) -> None:
         self._application.request_ended(answer)
-        if answer.done():
-            return
         try:
-            answer.set_result(self._taken(collector.answer(receipt.result()), *request))
+            value = collector.answer(receipt.result())
+            if spend is not None:
+                spend()
+            made = self._taken(value, *request)
         except errors.Unavailable as error:
-            answer.set_result(self._refused(error, *request))
-        except Exception as error:
+            made = self._refused(error, *request)
+        except (Exception, asyncio.CancelledError) as error:
             answer.set_exception(error)
+            return
+        answer.set_result(made)
 
 
 def _given_id(headers: Headers) -> str:
     return b",".join(value for name, value in headers if name.lower() == _REQUEST_ID.lower()).decode("latin1")
-
-
-def _spend(token: Token, records: list[bytes], receipt: "asyncio.Future[Receipt]") -> None:
-    """Count a request, when its records have been taken."""
-    if not receipt.cancelled() and receipt.exception() is None:
-        token.spend(records)
 
 
 @functools.lru_cache(maxsize=64)

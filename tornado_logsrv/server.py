@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import logging
 import math
@@ -100,6 +101,17 @@ def http_server(application: LogApplication, context: ssl.SSLContext | None = No
     )
 
 
+def _spare_the_collector() -> None:
+    """What is there at the start stays: the garbage collector need not walk it. What a batch makes leaves no cycles.
+
+    A batch written makes two objects a record: at the usual threshold they cost three collections a batch, an eighth
+    of all processor time from the first byte to stored.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 class Server:
     """One server, from its options to its end."""
 
@@ -154,6 +166,7 @@ class Server:
             self._tasks.append(asyncio.ensure_future(embedded.sync(self._data.path)))
         self._application.start()
         self._install_signals()
+        _spare_the_collector()
         # Last: from here on, requests come.
         self._http = http_server(self._application, self._certificates.context if self._certificates else None)
         self._http.add_sockets(self._sockets)

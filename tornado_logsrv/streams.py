@@ -4,13 +4,16 @@ An entry holds whole BSON documents, one after the other, in its one field ``r``
 and only when all of their records are stored.
 """
 
+import asyncio
 import logging
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from . import records
 from .errors import StartError
@@ -28,7 +31,57 @@ _ANSWER_SECONDS = 10
 _DROP_EMPTY = "if redis.call('XLEN', KEYS[1]) == 0 then return redis.call('DEL', KEYS[1]) end return 0"
 
 
-def connect(url: str, prefix: str = "") -> Redis:
+class Client(Redis):
+    """redis-py's client; and XADDs without the layers of its commands, for half of their processor time.
+
+    They have a connection of their own, opened, logged in and tried again as any other of redis-py's.
+    """
+
+    _kept: Any = None
+
+    async def xadd_all(self, key: str, field: bytes, values: Sequence[bytes]) -> list[bytes]:
+        """Append an entry of one field for each of ``values``, in one round trip; their ids. Raises one of FAILURES."""
+        connection, self._kept = self._kept or self._new_connection(), None
+        command = [part for value in values for part in connection.pack_command("XADD", key, "*", field, value)]
+        try:
+            ids: list[bytes] = await connection.retry.call_with_retry(
+                lambda: _ask(connection, command, len(values)), lambda error: connection.disconnect(nowait=True)
+            )
+        except BaseException:
+            # What may still be answered must not be taken for the answer to what follows.
+            await connection.disconnect(nowait=True)
+            raise
+        if self._kept is None:
+            self._kept = connection
+        else:
+            await connection.disconnect(nowait=True)
+        return ids
+
+    def _new_connection(self) -> Any:
+        # redis-py's time limit makes a task of every write; ours is around the whole.
+        pool = self.connection_pool
+        return pool.connection_class(**pool.connection_kwargs | {"socket_timeout": None})
+
+    async def aclose(self, *args: Any, **more: Any) -> None:
+        """Close all connections."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            await kept.disconnect()
+        await super().aclose(*args, **more)
+
+
+async def _ask(connection: Any, command: list[bytes], count: int) -> list[bytes]:
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            if not connection.is_connected:
+                await connection.connect()
+            await connection.send_packed_command(command, check_health=False)
+            return [await connection.read_response() for _ in range(count)]
+    except TimeoutError:
+        raise RedisTimeoutError(f"Redis does not answer within {_ANSWER_SECONDS} s") from None
+
+
+def connect(url: str, prefix: str = "") -> Client:
     """A client for ``url`` that connects at its first command; ``prefix`` is that of all its keys.
 
     Raises StartError when ``url`` cannot be one.
@@ -41,10 +94,12 @@ def connect(url: str, prefix: str = "") -> Redis:
     }
     try:
         if "+" in url.partition("://")[0]:
-            return Redis.from_pool(PrimaryPool(url, prefix, **options))
-        return Redis.from_url(url, **options)
+            client = Client.from_pool(PrimaryPool(url, prefix, **options))
+        else:
+            client = Client.from_url(url, **options)
     except ValueError as error:
         raise StartError(f"--redis_url: {error}") from None
+    return cast(Client, client)
 
 
 class RecordStream:
@@ -58,12 +113,7 @@ class RecordStream:
 
     async def append(self, entries: list[list[bytes]]) -> list[bytes]:
         """Add one entry for each list of records, in one round trip; the entries' ids."""
-        if len(entries) == 1:
-            return [await self._redis.xadd(self.key, {_FIELD: b"".join(entries[0])})]
-        pipeline = self._redis.pipeline(transaction=False)
-        for entry in entries:
-            pipeline.xadd(self.key, {_FIELD: b"".join(entry)})
-        ids: list[bytes] = await pipeline.execute()
+        ids: list[bytes] = await self._redis.xadd_all(self.key, _FIELD, [b"".join(entry) for entry in entries])
         return ids
 
     async def last_id(self) -> bytes | None:

@@ -5,7 +5,7 @@ callable), so request handlers do not change; WebSocket and ``detach()`` are not
 
 - heads are read by llhttp (through httptools) and messages are cut here, by `FixedBody` and `ChunkedBody`;
   llhttp is shown every byte of them too. What the two read differently is refused: a message whose end is in
-  dispute is how requests are smuggled (RFC 9112, section 11.2).
+  dispute is how requests are smuggled (RFC 9112, section 11.2). A head that they have agreed on is not read again.
 - bytes go from and to an `asyncio.Transport` (of asyncio or uvloop), with no IOStream between.
 - a route in ``fast_routes`` sees a small plain request before any header object, delegate or task is made.
 
@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from math import inf
 from types import SimpleNamespace
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from tornado import gen, httpserver, httputil
 from tornado.concurrent import future_set_result_unless_cancelled
@@ -42,6 +42,10 @@ _ACCEPT_AT_ONCE = 32
 
 #: The largest body, in bytes, that is collected for a fast route. Larger ones take the ordinary path.
 FAST_BODY = 1024 * 1024
+
+#: Heads that are known again, and the most bytes that one may have.
+_KNOWN_HEADS = 1024
+_KNOWN_HEAD_BYTES = 1024
 
 #: Bytes read ahead of a delegate that is not done with those before.
 _READ_AHEAD = 64 * 1024
@@ -77,6 +81,15 @@ class FastRoute(Protocol):
     def __call__(
         self, target: bytes, headers: Headers, body: bytes, context: Any, /
     ) -> bytes | Awaitable[bytes] | None: ...
+
+
+class _KnownHead(NamedTuple):
+    """A head that was read before: what it asks for, and how many bytes follow it."""
+
+    length: int
+    target: bytes
+    headers: Headers
+    route: FastRoute
 
 
 class _Forwarded:
@@ -262,6 +275,8 @@ class _Connection(asyncio.Protocol):
     It is always in one step, the method ``_step``; a step that got something done returns True and the next
     one is taken, one that has to wait returns False.
 
+        (_answer_known)
+             ↓ no
         _read_head → _offer_fast_route → (_wait)
              ↓               ↓
         (headers_received) → _admit_body → _read_body → _await_answer → _read_head
@@ -285,6 +300,8 @@ class _Connection(asyncio.Protocol):
         self._fast_routes = server.fast_routes if not params.no_keep_alive else {}
         self._head = Head(server.max_header_count)
         self._received = bytearray()
+        self._between = True  # requests, with nothing received of the next
+        self._head_text = b""
         self._scanned = 0  # bytes received in which no end of a head was found
         self._step: Callable[[], bool] = self._read_head
         self._exchange: _Exchange | None = None
@@ -323,6 +340,9 @@ class _Connection(asyncio.Protocol):
         self._expire_in(self._header_timeout)
 
     def data_received(self, data: bytes) -> None:
+        if self._between and self._answer_known(data):
+            return
+        self._between = False
         self._received += data
         self._run()
 
@@ -425,6 +445,30 @@ class _Connection(asyncio.Protocol):
 
     # Steps
 
+    def _answer_known(self, data: bytes) -> bool:
+        """Answer one whole request to a fast route whose head was read before, byte for byte; whether it was that.
+
+        Clients that keep a connection send the same head again and again. What llhttp and we have agreed on once
+        holds for the same bytes: a third of what a request costs is saved.
+        """
+        end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+        known = self._server.known_heads.get(data[:end])
+        if known is None or len(data) - end != known.length or self._writing_paused or self.closed:
+            return False
+        self._between = False
+        try:
+            answer = self._call_fast_route(known.route, known.target, known.headers, data[end:])
+        except Exception:
+            return self._fast_route_failed()
+        if answer is None:
+            return False
+        if type(answer) is bytes:
+            self.send(answer)
+            self._next_request()
+        else:
+            self._await_fast_route(cast(Awaitable[bytes], answer))
+        return True
+
     def _run(self) -> None:
         """Take steps until one has to wait. Answers given meanwhile are written together."""
         if self._running or self._lost.done():
@@ -466,7 +510,7 @@ class _Connection(asyncio.Protocol):
         if self._fast_routes:
             route = self._fast_routes.get((head.method, head.target.partition(b"?")[0]))
             if route and head.is_plain() and head.length <= min(FAST_BODY, self._max_body_size):
-                self._route = route
+                self._route, self._head_text = route, text
                 if len(received) < head.length:
                     self._expire_in(inf if self.body_timeout is None else self.body_timeout)
                 self._step = self._offer_fast_route
@@ -493,7 +537,7 @@ class _Connection(asyncio.Protocol):
             return self._starve()
         body = bytes(received[: head.length])
         try:
-            answer = self._call_fast_route(head, body)
+            answer = self._call_fast_route(self._route, head.target, head.headers, body)
         except Exception:
             return self._fast_route_failed()
         if answer is None:
@@ -502,33 +546,43 @@ class _Connection(asyncio.Protocol):
             del received[: head.length]
             head.follow(body)
         head.confirm_end()
+        self._server.remember(self._head_text, _KnownHead(head.length, head.target, head.headers, self._route))
         if type(answer) is bytes:
             self.send(answer)
             self._next_request()
             return True
+        self._await_fast_route(cast(Awaitable[bytes], answer))
+        return self._step != self._wait  # it may have come at once
+
+    def _await_fast_route(self, answer: Awaitable[bytes]) -> None:
         self._deadline = inf
         self._step = self._wait
-        asyncio.ensure_future(cast(Awaitable[bytes], answer)).add_done_callback(self._fast_route_done)
-        return False
+        # A Deferred has its own way to tell, without a turn of the loop.
+        told: Any = answer if hasattr(answer, "add_done_callback") else asyncio.ensure_future(answer)
+        told.add_done_callback(self._fast_route_done)
 
-    def _call_fast_route(self, head: Head, body: bytes) -> bytes | Awaitable[bytes] | None:
+    def _call_fast_route(
+        self, route: FastRoute, target: bytes, headers: Headers, body: bytes
+    ) -> bytes | Awaitable[bytes] | None:
         context = self.context
         if not self._server.xheaders:
-            return self._route(head.target, head.headers, body, context)
-        context._apply_xheaders(cast(Any, _Forwarded(head.headers)))
+            return route(target, headers, body, context)
+        context._apply_xheaders(cast(Any, _Forwarded(headers)))
         try:
-            return self._route(head.target, head.headers, body, context)
+            return route(target, headers, body, context)
         finally:
             context._unapply_xheaders()
 
-    def _fast_route_done(self, future: "asyncio.Future[bytes]") -> None:
-        if self.closed:
-            future.cancelled() or future.exception()  # nobody is left to be told
-            return
+    def _fast_route_done(self, future: Any) -> None:
         try:
-            self.send(future.result())
+            answer = future.result()
+            if self.closed:
+                return  # nobody is left to be told
+            self.send(answer)
             self._next_request()
         except (Exception, asyncio.CancelledError):
+            if self.closed:
+                return
             self._fast_route_failed()
         self._run()
 
@@ -639,6 +693,7 @@ class _Connection(asyncio.Protocol):
 
     def _next_request(self) -> None:
         self._step = self._read_head
+        self._between = not self._received
         self._expire_in(self._header_timeout)
 
     def _refuse(self, error: httputil.HTTPInputError) -> None:
@@ -778,6 +833,7 @@ class HTTPServer(httpserver.HTTPServer):
         self._backlog = BACKLOG
         self._done: asyncio.Future[None] | None = None
         self._unflushed: list[_Connection] = []
+        self.known_heads: dict[bytes, _KnownHead] = {}
 
     def listen(
         self,
@@ -826,6 +882,13 @@ class HTTPServer(httpserver.HTTPServer):
     def is_reading(self) -> bool:
         """Whether a part of a request has been read on any connection."""
         return any(connection.is_reading for connection in cast(Any, self._connections))
+
+    def remember(self, text: bytes, head: _KnownHead) -> None:
+        """``text`` was read as this head, and the request ended where it says."""
+        if len(text) <= _KNOWN_HEAD_BYTES:
+            if len(self.known_heads) >= _KNOWN_HEADS:
+                self.known_heads.clear()
+            self.known_heads[text] = head
 
     def opened(self, connection: _Connection) -> None:
         """A client has connected: ``close_all_connections`` will close it."""
