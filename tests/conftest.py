@@ -159,6 +159,7 @@ def app(options: Options, io_loop: Any) -> Iterator[LogApplication]:
     io_loop.run_sync(application.backup.find)
     application.writer.start()
     yield application
+    application.watch.close()
     for end in (application.writer.stop, application.backup.stop, application.stop, store.close, client.aclose):
         io_loop.run_sync(end)
     # Whatever a test did to it, it has lost nothing and counted nothing twice.

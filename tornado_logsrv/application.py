@@ -20,6 +20,7 @@ from .journal import Journal
 from .looplag import LoopLag
 from .measures import LOOK_SECONDS, Requests, RouteNames, Waiting
 from .metrics import Ledger
+from .order import Order
 from .queues import RecordQueue
 from .records import Ids, NewIds
 from .segments import Segments
@@ -27,6 +28,7 @@ from .serverlog import Refusals, RequestLog
 from .spool import Spool
 from .store import RecordStore
 from .streams import RecordStream
+from .watch import Watch
 from .writer import BatchWriter
 
 
@@ -52,14 +54,17 @@ class LogApplication(tornado.web.Application):
             self.queue, store, self.ledger, interval_ms=options.flush_interval_ms, batch_size=options.batch_size
         )
         self.backup = Backup(stream, segments, self.spool, self.queue)
-        self.backup.on_recovered = self.ledger.recovered
+        self.watch = Watch(Order(Path(options.data_dir)), self.queue.everything)
+        self.backup.on_recovered = self._recovered
         self.writer.on_settled = self.backup.trim
+        self.writer.on_outcome = self.watch.settled
         #: Whether this instance is sure of its name, so that its stream is its own.
         self.may_journal: Callable[[], bool] = lambda: True
         self.journal = Journal(stream, lambda: self.backup.ready and self.may_journal(), self.backup.tell)
         self.intake = Intake(
             self.queue, self.spool, self.journal, self.backup, self.writer, self.ledger, options.stored_timeout
         )
+        self.intake.on_taken = self.watch.accepted
         self.loop_lag = LoopLag()
         self.health = Health(self)
         self.requests = Requests()
@@ -87,6 +92,11 @@ class LogApplication(tornado.web.Application):
         self.look()
         self.loop_lag.stop()
         await self.health.stop()
+        self.watch.order.close()
+
+    def _recovered(self, found: list[bytes]) -> None:
+        self.ledger.recovered(found)
+        self.watch.recovered(found)
 
     @property
     def unsettled(self) -> int:

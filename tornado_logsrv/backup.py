@@ -143,6 +143,11 @@ class Backup:
         """Whether records of an earlier process, or of another instance, are still to be read back."""
         return any(not lane.exhausted for lane in self._old_streams())
 
+    @property
+    def all_read(self) -> bool:
+        """Whether everything that earlier processes have left is on the queue."""
+        return self.ready and self._spool.empty and not self.recovering
+
     async def find(self) -> bool:
         """Look what the stream holds; whether Redis could say. Until it can, nothing is appended or trimmed."""
         if self._old is None:

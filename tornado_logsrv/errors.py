@@ -19,6 +19,7 @@ LogsrvError
 │       ├── QueueFull           the queue has no room for the request's records
 │       ├── JournalUnavailable  Redis cannot take the request's records now
 │       ├── StoreUnavailable    MongoDB cannot be used now
+│       ├── TooManyWatchers     there are as many tails as there may be
 │       └── StoredTimeout       taken and kept, but not confirmed by MongoDB in time
 └── LeaseHeld                   another live process has this one's name
 """
@@ -108,6 +109,10 @@ class QueueFull(Unavailable):
 
 class StoreUnavailable(Unavailable):
     """MongoDB cannot be reached, or does not answer in time."""
+
+
+class TooManyWatchers(Unavailable):
+    """As many watch as may (--max_watchers)."""
 
 
 class JournalUnavailable(Unavailable):

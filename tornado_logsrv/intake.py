@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from .backup import Backup
@@ -58,6 +58,8 @@ class Intake:
         self._ledger = ledger
         self._stored_timeout = stored_timeout
         self.closed = False
+        #: Called with records that have been taken, before they are acknowledged.
+        self.on_taken: Callable[[Sequence[bytes]], None] = lambda records: None
         journal.put = self._put_entry
         journal.refuse = self._refuse_request
 
@@ -84,7 +86,7 @@ class Intake:
         except Unavailable as error:
             self._refused(source, len(records), error)
             raise
-        self._taken(source, len(records))
+        self._taken(source, records)
         return queued
 
     def _refused(self, source: str, count: int, error: Unavailable) -> None:
@@ -108,8 +110,9 @@ class Intake:
             return False
         return True
 
-    def _taken(self, source: str, count: int) -> None:
-        self._ledger.accepted(source, count)
+    def _taken(self, source: str, records: Sequence[bytes]) -> None:
+        self._ledger.accepted(source, len(records))
+        self.on_taken(records)
         self._writer.offered()
 
     def _journaled(self, records: Sequence[bytes], source: str, awaits_storage: bool) -> Deferred[Any]:
@@ -133,6 +136,7 @@ class Intake:
             places = self._put_all(entry, requests, found)
         for source in {request.source for request in requests}:
             self._ledger.accepted(source, sum([len(r.records) for r in requests if r.source == source]))
+        self.on_taken(found)
         self._writer.offered()
         # Last: who is told may send more at once.
         for request, first in zip(requests, places, strict=True):

@@ -21,6 +21,7 @@ PROBLEMS: tuple[tuple[type[errors.Refused], int, str, str], ...] = (
     (errors.StoredTimeout, 504, "stored-timeout", "Taken, and not yet stored"),
     (errors.JournalUnavailable, 503, "journal-unavailable", "Redis cannot be used now"),
     (errors.QueueFull, 503, "queue-full", "The queue is full"),
+    (errors.TooManyWatchers, 503, "too-many-watchers", "Too many watch already"),
     (errors.StoreUnavailable, 503, "store-unavailable", "MongoDB cannot be used now"),
     (errors.Unavailable, 503, "unavailable", "Not now"),
 )

@@ -200,6 +200,10 @@ class RecordQueue:
             ticket.settle(len(mine), [quarantined[index] for index in mine if index in quarantined])
         self._tickets = [ticket for ticket in self._tickets if ticket.left]
 
+    def everything(self) -> list[bytes]:
+        """Every record accepted and not confirmed: what is in a write, then the deque."""
+        return [*itertools.chain.from_iterable(batch.records for batch in self._taken.values()), *self._records]
+
     def unstored(self) -> Iterator[tuple[int, bytes]]:
         """The place and bytes of every record on the deque, in order; call it when nothing is in flight."""
         fresh = range(self._next_place - len(self._records) + len(self._put_back), self._next_place)

@@ -216,6 +216,15 @@ class RecordReader:
             raw = await self._collection.find_one({"_id": record_id}, max_time_ms=deadline.left_ms())
             return None if raw is None else _decoded(raw)
 
+    async def fetch(self, ids: Collection[bytes]) -> dict[bytes, bytes]:
+        """Those of the records with ``ids`` that are stored, encoded, by their ids."""
+        deadline = self.deadline()
+        with self._failures(deadline):
+            await self._prepare()
+            wanted = {"_id": {"$in": [ObjectId(record_id) for record_id in ids]}}
+            cursor = self._collection.find(wanted, max_time_ms=deadline.left_ms())
+            return {raw["_id"].binary: raw.raw for raw in await cursor.to_list(len(ids))}
+
     def _listed(self) -> Collection[str]:
         # SecantusDB looks into one index, that of the time, and compares a value with each of a list one by one.
         return self.indexed if self.occupancy is None else ()

@@ -160,6 +160,7 @@ class Server:
         self._application.may_journal = lambda: self._leases.valid
         # Before anything is read: two that write one stream would trim each other's entries.
         await self._claim_name()
+        self._application.watch.resume()
         await self._read_back()
         self._tasks.append(asyncio.ensure_future(self._tend()))
         if not options.redis_url:
@@ -237,6 +238,8 @@ class Server:
         self._tell_read_back()
 
     def _tell_read_back(self) -> None:
+        if self._application.backup.all_read:
+            self._application.watch.read_back()
         if count := self._application.unsettled:
             log.info("%d records read back; they are written first", count)
             self._application.writer.offered()
@@ -253,6 +256,8 @@ class Server:
                     self._tell_read_back()
                 await self._adopt_orphans()
                 backup.tell(True)
+                if backup.all_read:
+                    self._application.watch.read_back()
                 # What an outage has left undone waits for no further records.
                 backup.trim()
             except LeaseHeld as held:
@@ -306,6 +311,8 @@ class Server:
         # No new connections; requests that are under way are answered, and their connections then closed.
         self._http.stop()
         application.stopping = True
+        # Tails would never end by themselves; their watchers come back to the next process.
+        application.watch.close()
         await self._unless_hurried(self._requests_end(), patience)
         # From here on nothing can be accepted, so what is dumped is all there is.
         application.intake.closed = True

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from tornado.ioloop import IOLoop, PeriodicCallback
@@ -81,6 +81,8 @@ class BatchWriter:
         self._batch_size = batch_size
         #: Called whenever records have been settled: ``queue.floor`` may have risen.
         self.on_settled: Callable[[], None] = lambda: None
+        #: Called, before that, with the records that are stored, and those in quarantine with the reasons.
+        self.on_outcome: Callable[[Sequence[bytes], Mapping[bytes, str]], None] = lambda stored, quarantined: None
         self._clock = clock
         self._backoff = backoff or Backoff(BACKOFF_FIRST, BACKOFF_MAX)
         self._ticks = PeriodicCallback(self.flush_soon, interval_ms)
@@ -198,6 +200,7 @@ class BatchWriter:
         other = {*outcome.unwritten, *outcome.quarantined}
         stored = [r for index, r in enumerate(batch.records) if index not in other] if other else batch.records
         self._ledger.settled(stored, [batch.records[index] for index in outcome.quarantined])
+        self.on_outcome(stored, {batch.records[index]: reason for index, reason in outcome.quarantined.items()})
         self.on_settled()
 
     def _succeeded(self, rate: float) -> None:

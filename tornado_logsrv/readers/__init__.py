@@ -6,12 +6,14 @@ from .metrics import MetricsHandler
 from .quarantine import OneQuarantinedHandler, QuarantineHandler, ReplayHandler
 from .queue import QueueSizeHandler
 from .session import ROUTES as SESSION_ROUTES
+from .tail import TailHandler
 
 _ID = "([0-9a-f]{24})"
 
 ROUTES = [
     ("/queue-size", QueueSizeHandler),
     ("/logs", LogsHandler),
+    ("/logs/tail", TailHandler),
     ("/quarantine", QuarantineHandler),
     (f"/quarantine/{_ID}", OneQuarantinedHandler),
     (f"/quarantine/{_ID}/replay", ReplayHandler),

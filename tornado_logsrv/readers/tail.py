@@ -1,0 +1,106 @@
+"""``GET /logs/tail``: records as they are taken, by Server-Sent Events (HTML standard, section 9.2)."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, cast
+
+from tornado.httputil import HTTPConnection
+from tornado.iostream import StreamClosedError
+
+from ..auth import Scope
+from ..errors import BadParameter, TooManyWatchers, Unavailable
+from ..query import Query
+from ..watch import RETRY_MS, Watch, Watcher
+from . import paging
+from .replay import Mark, Replay, Start, read_mark
+from .searching import SearchHandler, selection
+
+PARAMETERS = ("q", "from", "last_event_id")
+_RETRY_AFTER = 10
+
+
+def beginning(arguments: Mapping[str, str], last_event_id: str, low: int | None) -> Mark | int | None:
+    """Where a watcher wants to begin: at a mark, at the time ``low``, or with what is new. Raises BadParameter."""
+    if given := last_event_id or arguments.get("last_event_id", ""):
+        mark = read_mark(given)
+        if mark is None:
+            raise BadParameter("last_event_id", "must be the id of an event of this stream")
+        return mark
+    return low
+
+
+def start(wanted: Mark | int | None, watch: Watch) -> Start:
+    """Where that is."""
+    if isinstance(wanted, Mark):
+        return wanted.start(watch)
+    return Start(watch.told) if wanted is None else Start(watch.unsettled_from(), wanted)
+
+
+class TailHandler(SearchHandler):
+    """Answers one watcher, until it goes or the server stops."""
+
+    scope = Scope.READ
+    _watcher: Watcher | None = None
+
+    async def get(self) -> None:
+        """The stream: first what it has missed, or what is stored since ``from``; then what is new."""
+        paging.check_names(self.arguments, PARAMETERS)
+        selected = selection(self.arguments, self.now_ms)
+        wanted = beginning(self.arguments, self.request.headers.get("Last-Event-ID", ""), selected.low)
+        watch = self.application.watch
+        if watch.closed:
+            raise Unavailable("the server is stopping", 1)
+        if len(watch.watchers) >= self.application.options.max_watchers:
+            raise TooManyWatchers(f"{len(watch.watchers)} watch already (--max_watchers)", _RETRY_AFTER)
+        self._send = cast(HTTPConnection, self.request.connection).write
+        self._watcher = Watcher(selected.query, self._send, self._end)
+        watch.come(self._watcher)
+        try:
+            await self._stream(selected.query, start(wanted, watch), self._watcher)
+        finally:
+            watch.go(self._watcher)
+
+    async def _stream(self, query: Query, begin: Start, watcher: Watcher) -> None:
+        # A stop does not wait for this one, it ends it.
+        self.application.request_ended(self)
+        self.set_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.set_header("Cache-Control", "no-store")
+        # nginx would keep events until it has a page of them.
+        self.set_header("X-Accel-Buffering", "no")
+        self.write(b"retry: %d\n\n" % RETRY_MS)
+        self._ended = asyncio.Event()
+        self._replay = asyncio.ensure_future(self._replayed(query, begin, watcher))
+        self._replay.add_done_callback(self._replay_done)
+        await self._ended.wait()
+        if self._replay.done() and not self._replay.cancelled():
+            self._replay.result()
+
+    async def _replayed(self, query: Query, begin: Start, watcher: Watcher) -> None:
+        application = self.application
+        await self.flush()
+        await Replay(application.watch, application.store.reader, application.queue, query, self._send).run(
+            begin, watcher
+        )
+
+    def _replay_done(self, replay: "asyncio.Task[None]") -> None:
+        if not replay.cancelled() and replay.exception() is not None:
+            self._ended.set()
+
+    def _end(self) -> None:
+        """The server stops."""
+        self._replay.cancel()
+        self.finish()
+        self._ended.set()
+
+    def on_connection_close(self) -> None:
+        """The watcher has gone, and is forgotten."""
+        super().on_connection_close()
+        if self._watcher is not None:
+            self.application.watch.go(self._watcher)
+            self._replay.cancel()
+            self._ended.set()
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """A client that goes is no failure."""
+        if not isinstance(value, StreamClosedError):
+            super().log_exception(typ, value, tb)
