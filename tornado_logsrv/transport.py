@@ -302,6 +302,7 @@ class _Connection(asyncio.Protocol):
         self._received = bytearray()
         self._between = True  # requests, with nothing received of the next
         self._head_text = b""
+        self._declined = False  # has the fast route the request that is read next
         self._scanned = 0  # bytes received in which no end of a head was found
         self._step: Callable[[], bool] = self._read_head
         self._exchange: _Exchange | None = None
@@ -461,6 +462,7 @@ class _Connection(asyncio.Protocol):
         except Exception:
             return self._fast_route_failed()
         if answer is None:
+            self._declined = True
             return False
         if type(answer) is bytes:
             self.send(answer)
@@ -507,7 +509,8 @@ class _Connection(asyncio.Protocol):
         self._scanned = 0
         head = self._head
         head.read(text)
-        if self._fast_routes:
+        declined, self._declined = self._declined, False
+        if self._fast_routes and not declined:
             route = self._fast_routes.get((head.method, head.target.partition(b"?")[0]))
             if route and head.is_plain() and head.length <= min(FAST_BODY, self._max_body_size):
                 self._route, self._head_text = route, text
