@@ -1,6 +1,8 @@
 import collections
+import itertools
 
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -93,3 +95,25 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
+
+
+@given(st.lists(st.sampled_from(["offer", "take", "confirm", "put back", "look"]), max_size=40), st.integers(1, 7))
+def test_who_looks_through_a_queue_that_changes_meanwhile_misses_nothing_that_stays(steps, count):
+    made, numbers = queue(), itertools.count()
+    batches, settled = [], set()
+    made.offer([b"%d" % next(numbers) for _ in range(10)])
+    before, seen, lists = set(range(10)), set(), None
+    for step in [*steps, *["look"] * 30]:
+        if step == "offer":
+            made.offer([b"%d" % next(numbers) for _ in range(3)])
+        elif step == "take" and len(made):
+            batches.append(made.take(4, 1000))
+        elif step in ("confirm", "put back") and batches:
+            batch = batches.pop()
+            unwritten = range(len(batch)) if step == "put back" else ()
+            made.confirm(batch, unwritten)
+            settled |= set() if unwritten else set(map(int, batch.records))
+        elif step == "look":
+            lists = lists or made.newest_first(count)
+            seen |= set(map(int, next(lists, [])))
+    assert before - settled <= seen

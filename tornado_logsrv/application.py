@@ -78,7 +78,9 @@ class LogApplication(tornado.web.Application):
         self.ids = Ids()
         self.new_ids = NewIds(self.ids)
         self._in_progress: set[object] = set()
+        self.whereabouts = readers.receipt.Whereabouts(self)
         self.stopping = False
+        self.started_ms = self.now_ms()
 
     def start(self) -> None:
         """Begin to write what is on the queue, on the running IOLoop."""
@@ -121,8 +123,9 @@ class LogApplication(tornado.web.Application):
         return time.time_ns() // 1_000_000
 
     def look(self) -> None:
-        """See how long the queue has waited, and write what the request log has kept back."""
+        """See how long the queue has waited and what is up, and write what the request log has kept back."""
         self.waiting.look(self.queue.floor, self.queue.next_place)
+        self.health.see(self.now_ms())
         if self.request_log is not None:
             self.request_log.flush()
 

@@ -31,6 +31,19 @@ class Check:
     detail: str
 
 
+@dataclasses.dataclass
+class State:
+    """Whether something can be used, and since when that is so, in milliseconds since 1970."""
+
+    up: bool
+    since_ms: int
+
+    def see(self, up: bool, now_ms: int) -> None:
+        """It is so at ``now_ms``."""
+        if up != self.up:
+            self.up, self.since_ms = up, now_ms
+
+
 class Health:
     """The state of the server and of what it needs.
 
@@ -46,6 +59,8 @@ class Health:
         self._store_answers = True
         self.stream_entries: int | None = None
         self.quarantined: int | None = None
+        #: MongoDB and Redis; changes are seen when ``see`` is called.
+        self.store, self.journal = State(True, application.now_ms()), State(True, application.now_ms())
 
     @property
     def ready(self) -> bool:
@@ -106,6 +121,11 @@ class Health:
     def store_up(self) -> bool:
         """Whether MongoDB did what it was asked last."""
         return self._store_answers and not self._application.writer.failures
+
+    def see(self, now_ms: int) -> None:
+        """Note since when MongoDB and Redis are as they are."""
+        self.store.see(self.store_up, now_ms)
+        self.journal.see(self.journal_up, now_ms)
 
     async def look(self) -> None:
         """Ask MongoDB and Redis again, if it is time; returns after WAIT_SECONDS at the most. Raises nothing."""

@@ -204,6 +204,30 @@ class RecordQueue:
         """Every record accepted and not confirmed: what is in a write, then the deque."""
         return [*itertools.chain.from_iterable(batch.records for batch in self._taken.values()), *self._records]
 
+    def newest_first(self, count: int) -> Iterator[list[bytes]]:
+        """The unstored records in lists of about ``count``, from the newest on, those in a write in the last one.
+
+        The queue may change between two lists: what was on it before the first, and has not been settled since, is in
+        one of them.
+        """
+        end = self._next_place
+        # Those on the deque that have not been put back are at the places up to the next: some before ``end`` are left.
+        while (left := end - (self._next_place - len(self._records) + len(self._put_back))) > count:
+            yield self._slice(len(self._put_back) + left - count, count)
+            end -= count
+        yield [*self.taken(), *self._slice(0, len(self._put_back) + max(left, 0))]
+
+    def _slice(self, start: int, count: int) -> list[bytes]:
+        # Turning the deque moves whole blocks; an iterator would look at every record before the first one wanted.
+        self._records.rotate(-start)
+        found = list(itertools.islice(self._records, count))
+        self._records.rotate(start)
+        return found
+
+    def taken(self) -> list[bytes]:
+        """The records that are in a write."""
+        return [record for batch in self._taken.values() for record in batch.records]
+
     def unstored(self) -> Iterator[tuple[int, bytes]]:
         """The place and bytes of every record on the deque, in order; call it when nothing is in flight."""
         fresh = range(self._next_place - len(self._records) + len(self._put_back), self._next_place)

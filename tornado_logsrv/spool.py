@@ -125,6 +125,15 @@ class Spool:
             self._count -= len(batch)
         return Portion(path, batch or [], batch is None, own)
 
+    def portions(self) -> Iterator[list[bytes]]:
+        """The records in all files that are not yet read back to their end, for who only looks. Raises OSError."""
+        reading = [self._reading[0]] if self._reading else []
+        opened = [self._open[0]] if self._open else []
+        for path in [*reading, *(path for path, _ in self._waiting), *opened]:
+            # One that has been read back and stored meanwhile is no more.
+            with contextlib.suppress(FileNotFoundError):
+                yield from self._segments.read(path)
+
     def close(self) -> None:
         """Close the file that is written to; all stays for the next start."""
         self._close()

@@ -1,10 +1,12 @@
 """The read side: one module a resource, and its lines in the table of routes."""
 
 from .health import AliveHandler, ReadyHandler
+from .ledger import LedgerHandler
 from .logs import LogsHandler
 from .metrics import MetricsHandler
 from .quarantine import OneQuarantinedHandler, QuarantineHandler, ReplayHandler
 from .queue import QueueSizeHandler
+from .receipt import ReceiptHandler
 from .session import ROUTES as SESSION_ROUTES
 from .tail import TailHandler
 
@@ -12,8 +14,10 @@ _ID = "([0-9a-f]{24})"
 
 ROUTES = [
     ("/queue-size", QueueSizeHandler),
+    ("/ledger", LedgerHandler),
     ("/logs", LogsHandler),
     ("/logs/tail", TailHandler),
+    (f"/logs/{_ID}", ReceiptHandler),
     ("/quarantine", QuarantineHandler),
     (f"/quarantine/{_ID}", OneQuarantinedHandler),
     (f"/quarantine/{_ID}/replay", ReplayHandler),

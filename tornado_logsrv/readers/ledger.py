@@ -1,0 +1,57 @@
+"""``GET /ledger``: what became of every record, and what the server has of MongoDB and Redis, for people and pages."""
+
+from typing import TYPE_CHECKING, Any
+
+from .. import jsontext
+from ..auth import Scope
+from ..handler import BaseHandler
+from ..health import State
+from . import paging
+
+if TYPE_CHECKING:
+    from ..application import LogApplication
+
+Document = dict[str, Any]
+
+
+def describe(application: "LogApplication") -> Document:
+    """The ledger of this process since its start."""
+    ledger, queue, health = application.ledger, application.queue, application.health
+    return {
+        "instance": application.options.instance_name,
+        "started": paging.moment(application.started_ms),
+        "total": {
+            column: ledger.total(column) for column in ("received", "stored", "queued", "quarantined", "refused")
+        },
+        "sources": {source: ledger.row(source) for source in ledger.sources},
+        "balanced": ledger.balance(application.unsettled) == 0,
+        "queue": {
+            "size": queue.unstored_count,
+            "bytes": queue.size_bytes,
+            "max_bytes": queue.max_bytes,
+            "in_flight": queue.in_flight,
+            "spooled": application.spool.count,
+        },
+        "store": _describe_state(health.store),
+        "journal": _describe_state(health.journal),
+    }
+
+
+def _describe_state(state: State) -> Document:
+    return {"available": state.up, "since": paging.moment(state.since_ms)}
+
+
+class LedgerHandler(BaseHandler):
+    """Answers the ledger."""
+
+    scope = Scope.READ
+
+    async def get(self) -> None:
+        """The counts in total and by source, the queue, and whether MongoDB and Redis can be used and since when."""
+        health = self.application.health
+        await health.look()
+        health.see(self.application.now_ms())
+        self.set_header("Content-Type", "application/json")
+        self.finish(jsontext.write(describe(self.application)))
+
+    head = get
