@@ -5,6 +5,7 @@ import pytest
 from tornado_logsrv import config, server
 from tornado_logsrv.config import FIELDS, HelpRequested, load, redacted
 from tornado_logsrv.errors import OptionError
+from tornado_logsrv.rules import Rule
 
 #: For every option: a value that is not its default, and what it is once read.
 GIVEN = {
@@ -37,6 +38,9 @@ GIVEN = {
     "tls_key": ("key.pem", "key.pem"),
     "tls_client_ca": ("ca.pem", "ca.pem"),
     "tls_client_auth": ("optional", "optional"),
+    "retention_days": ("30", 30),
+    "retention": ("level=debug:3", (Rule("level", "debug", 3),)),
+    "dry_run": ("yes", "yes"),
     "shutdown_timeout": ("1m", 60.0),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
@@ -71,6 +75,12 @@ WRONG = {
     "cors_origins": (["*", "app.example", "https://app.example/"], "must be origins such as https://app.example,"),
     "session_key": (["short"], "must be empty or at least 32 characters, random ones"),
     "tls_client_auth": (["", "none"], "must be one of optional, required"),
+    "retention_days": (["", "-1", "1.5", "24001"], "must be a whole number from 0 to 24000"),
+    "retention": (
+        ["debug:3", "level=debug", "level=debug:0", "level=:3", "host=a:3", "level=a b:3", "level=a:24001"],
+        "must be like level=debug:3,source=otlp:7, with 1 to 24000 days",
+    ),
+    "dry_run": (["", "on"], "must be one of yes, no"),
     "shutdown_timeout": (["", "-1s", "soon", "1MiB", "9" * 400], "must be a time such as 500ms, 30s or 5m"),
     "log_level": (["", "INFO", "trace"], "must be one of debug, info, warning, error"),
     "log_format": (["", "xml"], "must be one of text, json"),
@@ -291,6 +301,19 @@ def test_an_argument_that_is_no_option_is_told_how_one_is_written(argument):
 def test_an_option_without_a_value_is_told_so(arguments):
     with pytest.raises(OptionError, match=r"^--port: needs a value: --port=\.\.\.$"):
         load(arguments, {})
+
+
+def test_a_dry_run_needs_no_value():
+    assert load(["--dry_run", "--port=1"], {}).dry_run == load(["--dry-run=yes"], {}).dry_run == "yes"
+
+
+def test_a_rule_only_shortens_what_is_kept():
+    assert load(["--retention_days=8", "--retention=source=otlp:7"], {}).retention_days == 8
+    for days in (8, 9):
+        with pytest.raises(OptionError, match=r"^--retention: source=otlp must be kept for fewer days than all \(8, "):
+            load(["--retention_days=8", f"--retention=source=otlp:{days}"], {})
+    with pytest.raises(OptionError, match="has level=a twice"):
+        load(["--retention=level=a:1,level=a:2"], {})
 
 
 @pytest.mark.parametrize("content", [b"port = ", b"port = 1\nport = 2", b"\xff", b"port: 1"])

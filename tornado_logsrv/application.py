@@ -28,6 +28,7 @@ from .serverlog import Refusals, RequestLog
 from .spool import Spool
 from .store import RecordStore
 from .streams import RecordStream
+from .sweeper import Sweeper
 from .watch import Watch
 from .writer import BatchWriter
 
@@ -66,6 +67,13 @@ class LogApplication(tornado.web.Application):
         )
         self.intake.on_taken = self.watch.accepted
         self.loop_lag = LoopLag()
+        self.sweeper = Sweeper(
+            store,
+            options.retention_days,
+            options.retention,
+            now_ms=self.now_ms,
+            busy=lambda: self.writer.failures > 0 or self.queue.size_bytes > self.queue.max_bytes // 2,
+        )
         self.health = Health(self)
         self.requests = Requests()
         rules = self.wildcard_router.rules

@@ -4,6 +4,7 @@ A value is taken from the command line (``--name=value``), else the environment 
 ``LOGSRV_NAME_FILE``, the path of a file that holds it), else the TOML file named by ``--config``, else the default.
 """
 
+import collections
 import dataclasses
 import os
 import re
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__
+from . import __version__, rules
 from .errors import OptionError
 
 Check = Callable[[str], Any]
@@ -198,6 +199,11 @@ class Options:
     tls_client_auth: str = _option(
         "required", one_of("optional", "required"), "whether a client must have a certificate, with --tls_client_ca"
     )
+    retention_days: int = _option("0", whole(0, rules.MAX_DAYS), "days for which records are kept (0: for ever)")
+    retention: tuple[rules.Rule, ...] = _option(
+        "", rules.parse, "days for some of them, which are fewer, such as level=debug:3,source=otlp:7"
+    )
+    dry_run: str = _option("no", one_of("yes", "no"), "show what these two would delete now, and end")
     shutdown_timeout: float = _option("10s", duration, "how long a stop waits for requests and for the write under way")
     log_level: str = _option("info", one_of("debug", "info", "warning", "error"), "least level of the server's own log")
     log_format: str = _option("text", one_of("text", "json"), "the server's own log as lines of text, or of JSON")
@@ -209,6 +215,8 @@ class Options:
         return re.sub(r"[^A-Za-z0-9._:-]", "_", self.instance or f"{socket.gethostname()}:{self.port}")[:120]
 
 
+#: Options that mean yes when they are given without a value.
+_SWITCHES = ("dry_run",)
 #: Options that are, or may hold, a password.
 SECRETS = ("mongo_url", "redis_url", "session_key")
 FIELDS = {field.name: field for field in dataclasses.fields(Options)}
@@ -224,7 +232,19 @@ def load(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> O
     sources = _from_file(config) if config else {}
     sources |= _from_environment(environ)
     sources |= given
-    return Options(**{name: _checked(name, origin, value) for name, (origin, value) in sources.items()})
+    options = Options(**{name: _checked(name, origin, value) for name, (origin, value) in sources.items()})
+    _check_retention(options)
+    return options
+
+
+def _check_retention(options: Options) -> None:
+    # What is over --retention_days is gone, whatever a rule says.
+    for rule in options.retention if options.retention_days else ():
+        if rule.days >= options.retention_days:
+            raise OptionError(
+                f"--retention: {rule.name} must be kept for fewer days than all ({options.retention_days}, "
+                f"--retention_days; given: {rule.days})"
+            )
 
 
 def _checked(name: str, origin: str, value: str) -> Any:
@@ -240,8 +260,9 @@ def _shown(name: str, value: str) -> str:
 
 def _from_command_line(arguments: Sequence[str]) -> dict[str, tuple[str, str]]:
     given: dict[str, tuple[str, str]] = {}
-    rest = iter(arguments)
-    for argument in rest:
+    rest = collections.deque(arguments)
+    while rest:
+        argument = rest.popleft()
         if argument in ("-h", "--help"):
             raise HelpRequested(usage())
         if argument == "--version":
@@ -256,11 +277,12 @@ def _from_command_line(arguments: Sequence[str]) -> dict[str, tuple[str, str]]:
     return given
 
 
-def _next_value(rest: Any, name: str) -> str:
-    value: str | None = next(rest, None)
-    if value is None or value.startswith("--"):
-        raise OptionError(f"--{name}: needs a value: --{name}=...")
-    return value
+def _next_value(rest: collections.deque[str], name: str) -> str:
+    if rest and not rest[0].startswith("--"):
+        return rest.popleft()
+    if name in _SWITCHES:
+        return "yes"
+    raise OptionError(f"--{name}: needs a value: --{name}=...")
 
 
 def _known(name: str, origin: str) -> str:

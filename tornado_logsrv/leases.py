@@ -3,6 +3,7 @@
     <prefix>:instances            set of the names that have, or had, a stream
     <prefix>:lease:<instance>     its owner; gone LEASE_SECONDS after the last renewal
     <prefix>:adopt:<instance>     who adopts the stream of one whose lease is gone
+    <prefix>:turn:<what>          who does what only one process should do at a time
 
 An owner is ``<data directory>/<process>``, each a random name. Who holds a data directory's lock knows that any
 other process of that directory is dead, and takes its lease over at once; otherwise a lease has to run out.
@@ -92,6 +93,11 @@ class Leases:
         """Take, or keep, the right to adopt ``instance``'s stream; False when it lives or another adopts it."""
         keys = (self._key("lease", instance), self._key("adopt", instance))
         return bool(await self._redis.eval(_ADOPT, 2, *keys, self._owner, LEASE_SECONDS))
+
+    async def take_turn(self, what: str, seconds: int) -> bool:
+        """Take, or keep for ``seconds`` more, the turn to do ``what``; False while another instance has it."""
+        owner = await self._redis.eval(_ACQUIRE, 1, self._key("turn", what), self._owner, self._directory, seconds)
+        return bool(owner.decode() == self._owner)
 
     async def adopted(self, instance: str, forget: bool) -> None:
         """End the adoption; with ``forget`` there is nothing left of ``instance``."""

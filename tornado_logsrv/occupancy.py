@@ -56,6 +56,14 @@ class Occupancy:
         self._seconds[minute] = self._seconds.get(minute, 0) | seconds
         self._crowds[minute] = self._crowds.get(minute, 0) | crowds
 
+    def forget(self, before_ms: int) -> None:
+        """There are no records from before this time."""
+        end = bisect.bisect_left(self._minutes, before_ms // (1000 * _MINUTE_SECONDS))
+        for minute in self._minutes[:end]:
+            del self._seconds[minute], self._crowds[minute]
+            self._unsaved.discard(minute)
+        del self._minutes[:end]
+
     def unsaved(self) -> list[tuple[int, int, int, int]]:
         """What is not saved: start of the hour in milliseconds, number of the minute in it, and the two masks."""
         return [

@@ -17,7 +17,7 @@ from typing import Any, cast
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from . import __version__, embedded, receivers, serverlog
+from . import __version__, dryrun, embedded, receivers, serverlog
 from .application import LogApplication
 from .config import HelpRequested, Options, exposed, load, redacted
 from .errors import LeaseHeld, StartError
@@ -26,6 +26,7 @@ from .lane import Lane
 from .leases import RENEW_SECONDS, Leases
 from .store import RecordStore
 from .streams import FAILURES, RecordStream, connect
+from .sweeper import HELD_SECONDS
 from .tls import certificates
 
 log = logging.getLogger("logsrv")
@@ -53,6 +54,9 @@ def main(arguments: Sequence[str] = sys.argv[1:]) -> int:
             log.warning("--%s has a password, which every user of this machine can read in the process list; "
                         "LOGSRV_%s or LOGSRV_%s_FILE keep it", name, name.upper(), name.upper())  # fmt: skip
         with asyncio.Runner(loop_factory=_loop_factory(options.transport)) as runner:
+            if options.dry_run == "yes":
+                runner.run(dryrun.show(options))
+                return 0
             return runner.run(Server(options).run())
     except HelpRequested as text:
         print(text)
@@ -158,6 +162,7 @@ class Server:
         )
         self._application = LogApplication(options, self._store, stream)
         self._application.may_journal = lambda: self._leases.valid
+        self._application.sweeper.take_turn = lambda: self._leases.take_turn("retention", HELD_SECONDS)
         # Before anything is read: two that write one stream would trim each other's entries.
         await self._claim_name()
         self._application.watch.resume()
@@ -166,6 +171,7 @@ class Server:
         if not options.redis_url:
             self._tasks.append(asyncio.ensure_future(embedded.sync(self._data.path)))
         self._application.start()
+        self._tasks.append(asyncio.ensure_future(self._application.sweeper.run()))
         self._install_signals()
         _spare_the_collector()
         # Last: from here on, requests come.

@@ -51,7 +51,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
         event = {
-            "time": _iso(record.created),
+            "time": iso(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": _without_password(record.getMessage()),
@@ -66,7 +66,8 @@ def _without_password(text: str) -> str:
     return _PASSWORD.sub(r"\1***@", text)
 
 
-def _iso(seconds: float) -> str:
+def iso(seconds: float) -> str:
+    """``seconds`` since 1970 as ISO 8601 in UTC, with milliseconds."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
@@ -143,7 +144,7 @@ class RequestLog:
 
 def _json_line(now: float, method: str, path: str, status: int, seconds: float, address: str, request_id: str) -> str:
     event = {
-        "time": _iso(now),
+        "time": iso(now),
         "level": "info",
         "logger": "logsrv.request",
         "message": f"{method} {path} {status}",
@@ -159,4 +160,4 @@ def _json_line(now: float, method: str, path: str, status: int, seconds: float, 
 
 def _text_line(now: float, method: str, path: str, status: int, seconds: float, address: str, request_id: str) -> str:
     shown = path if path.isprintable() else ascii(path)
-    return f"{_iso(now)} {address} {method} {shown} {status} {seconds * 1000:.2f}ms {request_id or '-'}\n"
+    return f"{iso(now)} {address} {method} {shown} {status} {seconds * 1000:.2f}ms {request_id or '-'}\n"

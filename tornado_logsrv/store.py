@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pymongo.uri_parser
@@ -16,11 +16,12 @@ from pymongo import ASCENDING, InsertOne, WriteConcern
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from .errors import StartError
-from .occupancy import Occupancy
+from .occupancy import HOUR_MS, Occupancy
 from .outcome import Outcome
 from .quarantine import Quarantine, Refusal, reason_of
 from .reading import RecordReader, reason
 from .records import is_bad, timestamp_of
+from .retention import Retention
 
 log = logging.getLogger("logsrv.store")
 
@@ -99,8 +100,9 @@ class RecordStore:
         self._records = self._database.get_collection(collection, write_concern=safe)
         self._hours = self._database.get_collection(f"{collection}_hours")
         self.quarantine = Quarantine(self._database.get_collection(f"{collection}_quarantine", write_concern=safe))
+        self.retention = Retention(self._records, self._ranges_up, self.find_out)
         self.reader = RecordReader(self._records, self.prepare, query_timeout)
-        self._prepared = False
+        self._prepared = self._known = False
 
     async def prepare(self) -> None:
         """Make the index of the reading order, and find out what the server is. Raises PyMongoError."""
@@ -108,11 +110,18 @@ class RecordStore:
             return
         await self._records.create_index([("timestamp", ASCENDING), ("_id", ASCENDING)])
         await self.quarantine.prepare()
+        await self.find_out()
+        self._prepared = True
+
+    async def find_out(self) -> None:
+        """Find out what the server is, and where records are. Raises PyMongoError."""
+        if self._known:
+            return
         build = await self._client.admin.command("buildInfo")
         if "secantusVersion" in build:
             self.reader.occupancy = await self._load_occupancy()
         self.reader.indexed = await self._indexed_fields()
-        self._prepared = True
+        self._known = True
 
     async def _indexed_fields(self) -> frozenset[str]:
         """The fields that begin an index: ours, and those that somebody else has made."""
@@ -192,6 +201,18 @@ class RecordStore:
                 masks = {f"seconds.{minute}": {"or": Int64(seconds)}, f"crowds.{minute}": {"or": Int64(crowds)}}
                 await self._hours.update_one({"_id": DatetimeMS(hour_ms)}, {"$bit": masks}, upsert=True)
             occupancy.saved()
+
+    # Deleting
+
+    def _ranges_up(self, low: int | None, high: int) -> Iterable[tuple[int | None, int | None]]:
+        occupancy = self.reader.occupancy
+        return ((low, high),) if occupancy is None else occupancy.ranges_up(low, high)
+
+    async def forget(self, before_ms: int) -> None:
+        """There are no records from before this time. Raises PyMongoError."""
+        if self.reader.occupancy is not None:
+            self.reader.occupancy.forget(before_ms)
+            await self._hours.delete_many({"_id": {"$lt": DatetimeMS(before_ms - HOUR_MS)}})
 
     async def close(self) -> None:
         """Close every connection."""

@@ -110,6 +110,12 @@ class ServerCollector(Collector):
         yield _gauge("logsrv_store_up", "Whether MongoDB did what it was asked last.", health.store_up)
         yield _gauge("logsrv_ready", "Whether requests with records are taken, as /readyz has it.", health.ready)
         yield _gauge("logsrv_recovering", "Whether records of before the start are still read back.", health.recovering)
+        deleted = CounterMetricFamily(
+            "logsrv_retention_deleted_records", "Records deleted by --retention.", labels=["rule"]
+        )
+        for rule, count in sorted(self._application.sweeper.deleted.items()):
+            deleted.add_metric([rule], count)
+        yield deleted
         if health.stream_entries is not None:
             yield _gauge("logsrv_stream_entries", "Entries of the stream in Redis.", health.stream_entries)
         if health.quarantined is not None:
@@ -124,6 +130,9 @@ class ServerCollector(Collector):
         )
         yield _gauge(
             "logsrv_http_requests_in_progress", "Requests that wait for their answer.", self._application.in_progress
+        )
+        yield _gauge(
+            "logsrv_tail_watchers", "Who follows the records as they come.", len(self._application.watch.watchers)
         )
         lag = self._application.loop_lag
         yield _gauge(
