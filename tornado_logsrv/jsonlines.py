@@ -23,6 +23,8 @@ from .records import MAX_RECORD_BYTES
 
 #: An array up to this long is decoded at once, a longer one in windows of about this.
 WINDOW_BYTES = 1 << 20
+#: What ``windows`` cuts lines into.
+LINES_BYTES = 1 << 18
 #: What a window that holds not one whole value grows by at the most.
 GROWTH_BYTES = 4 << 20
 
@@ -274,6 +276,21 @@ def _objects(line: bytes) -> list[bytes]:
 
 def _skip(text: str, at: int) -> int:
     return _SKIP.match(text, at).end()  # type: ignore[union-attr]  # matches always
+
+
+def windows(body: bytes) -> Iterator[bytes]:
+    """``body`` in pieces of whole lines, each about as long as takes no longer to read than others may wait."""
+    start = 0
+    while start < len(body):
+        end = body.rfind(b"\n", start, start + LINES_BYTES) + 1 or body.find(b"\n", start) + 1 or len(body)
+        yield body[start:end]
+        start = end
+
+
+def values_of(lines: Sequence[bytes]) -> list[Any] | None:
+    """The value of each of ``lines``, which are not empty; None when they have to be read one by one."""
+    values, _ = _lines_at_once(b"\n".join([*lines, b""]))
+    return values if values is not None and len(values) == len(lines) else None
 
 
 def _lines_at_once(text: bytes) -> tuple[list[Any] | None, int | None]:

@@ -15,7 +15,7 @@ from loki_logger_handler.loki_logger_handler import LokiLoggerHandler
 
 from tornado_logsrv import errors, records
 from tornado_logsrv.config import Options
-from tornado_logsrv.receivers import loki, protobuf, rows
+from tornado_logsrv.receivers import fields, loki, protobuf, rows
 from tornado_logsrv.receivers.labels import parse_labels
 
 DATA = Path(__file__).parent.parent / "data"
@@ -67,7 +67,7 @@ def read(body: bytes, is_json: bool = False, tenant: str = "") -> list:
 
 def plain(row: rows.Row) -> dict:
     """The data of ``row``, its labels as they are stored."""
-    return {name: bson.decode(value.raw) if name == "labels" else value for name, value in row.data.items()}
+    return {name: bson.decode(value.raw) if name == "labels" else value for name, value in row.members.items()}
 
 
 class TestProtobuf:
@@ -83,7 +83,7 @@ class TestProtobuf:
 
     def test_what_winston_sends(self):
         found = read((DATA / "loki_winston.snappy").read_bytes())
-        assert [(row.data["level"], row.time) for row in found] == [
+        assert [(row.members["level"], row.time) for row in found] == [
             (level, 1_700_000_000_123_000_000) for level in ("info", "warn", "error")
         ]
         assert json.loads(found[0].message)["message"] == "order placed: 3 \u00d7 Übergröße"
@@ -92,11 +92,11 @@ class TestProtobuf:
     def test_an_entry_without_a_time_has_none(self):
         stream = MESSAGES["StreamAdapter"](entries=[MESSAGES["EntryAdapter"](line=b"a")])
         (row,) = read(snappy(MESSAGES["PushRequest"](streams=[stream]).SerializeToString()))
-        assert (row.time, row.data) == (None, {})
+        assert (row.time, row.members) == (None, {})
 
     def test_bytes_that_are_no_utf8_and_keys_that_stand_twice_are_kept(self):
         (row,) = read(push(("{}", [(0, b"a\xff", [("k", "1"), ("k", b"\xfe")])])))
-        assert (row.message, row.data["structured_metadata"]) == ("a\udcff", {"k#1": "1", "k": "\\udcfe"})
+        assert (row.message, row.members["structured_metadata"]) == ("a\udcff", {"k#1": "1", "k": "\\udcfe"})
         assert [note["path"] for note in row.notes] == ["/data/structured_metadata/k"] * 2
 
     def test_a_broken_entry_or_stream_costs_no_other(self):
@@ -136,7 +136,7 @@ class TestJson:
             (stream["stream"], value[1], value[0]) for stream in sent for value in stream["values"]
         ]
         metadata = [value[2] if len(value) > 2 else {} for stream in sent for value in stream["values"]]
-        assert [row.data.get("structured_metadata", {}) for row in found] == metadata
+        assert [row.members.get("structured_metadata", {}) for row in found] == metadata
         assert found[0].data["level"] == "info"
 
     @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ class TestJson:
             body = b'{"streams":[{"stream":{"k":"1","k"%b:"2"},"values":[["1","a",{"m":"1","m"%b:"2"}]]}]}'
             (row,) = read(body % (spaced, spaced), True)
             assert plain(row)["labels"] == {"k#1": "1", "k": "2"}
-            assert row.data["structured_metadata"] == {"m#1": "1", "m": "2"}
+            assert row.members["structured_metadata"] == {"m#1": "1", "m": "2"}
             paths = ["/data/labels/k", "/data/structured_metadata/m"]
             assert [note["path"] for note in row.notes] == paths
 
@@ -165,7 +165,7 @@ class TestJson:
     )
     def test_a_line_that_is_no_text_is_kept(self, line, message):
         (row,) = read(json_push(["1", line]), True)
-        assert (row.message, row.data["line"]) == (message, line)
+        assert (row.message, row.members["line"]) == (message, line)
 
     def test_what_json_allows_and_utf8_does_not_is_kept(self):
         body = rb'{"streams":[{"stream":{"\ud83d":"@"},"values":[["1","a\ud83d"],["2","@",{"k":"@"}],["3","b"]]}]}'
@@ -275,10 +275,10 @@ streams = st.lists(st.tuples(st.dictionaries(names, texts, max_size=4), st.lists
 
 
 def told(row: rows.Row) -> tuple:
-    labels = bson.decode(row.data["labels"].raw) if "labels" in row.data else {}
+    labels = bson.decode(row.members["labels"].raw) if "labels" in row.members else {}
     assert row.notes == []
     line = row.message.encode("utf-8", "surrogateescape")
-    return labels, row.time, row.data["time_unix_nano"], line, row.data.get("structured_metadata", {})
+    return labels, row.time, row.members["time_unix_nano"], line, row.members.get("structured_metadata", {})
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -346,7 +346,7 @@ def parsed_or_refused(body: bytes, is_json: bool) -> None:
     for row in found:
         if isinstance(row, rows.Row):
             head = {"source": "loki", "message": row.message}
-            records.encode(head, row.data, row.notes, bytes(12), rows.own_time(row.time or 0, 0, row.notes))
+            records.encode(head, row.members, row.notes, bytes(12), rows.own_time(row.time or 0, 0, row.notes))
 
 
 # Over HTTP.
@@ -443,7 +443,7 @@ async def test_a_time_that_cannot_be_is_noted(fetch, app, collection):
     await fetch(f"{PUSH}?ack=stored", json_push([str(ahead), "ahead"], ["-1", "before"], ["9" * 20, "huge"]))
     found = {document["message"]: document for document in collection.find()}
     changes = {message: document["notes"][0]["change"] for message, document in found.items()}
-    assert changes == {"ahead": rows.TOO_FAR_AHEAD, "before": rows.BEFORE_1970, "huge": rows.TOO_FAR_AHEAD}
+    assert changes == {"ahead": fields.TOO_FAR_AHEAD, "before": fields.BEFORE_1970, "huge": fields.TOO_FAR_AHEAD}
     assert found["huge"]["data"]["time_unix_nano"] == bson.Decimal128("9" * 20)
     assert all(abs(document["timestamp"].timestamp() * 1000 - app.now_ms()) < 60_000 for document in found.values())
 
@@ -455,7 +455,7 @@ async def test_ready(fetch, app):
     assert (await fetch("/ready", method="HEAD")).code == 200
     app.stopping = True
     response = await fetch("/ready")
-    assert (response.code, response.body) == (503, b"not ready\n")
+    assert (response.code, response.body) == (503, b"not ready: stopping\n")
 
 
 class TestAway:

@@ -25,7 +25,7 @@ from opentelemetry.sdk.resources import Resource
 
 from tornado_logsrv import errors, records
 from tornado_logsrv.config import Options
-from tornado_logsrv.receivers import otlp, rows
+from tornado_logsrv.receivers import fields, otlp, rows
 
 DATA = Path(__file__).parent.parent / "data"
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
@@ -53,12 +53,12 @@ def read(body: bytes, is_json: bool = False) -> list:
 
 def plain(row: rows.Row) -> dict:
     """The data of a row without what it shares with others."""
-    return {name: value for name, value in row.data.items() if name not in ("resource", "scope")}
+    return {name: value for name, value in row.members.items() if name not in ("resource", "scope")}
 
 
 def stored(row: rows.Row, name: str) -> dict:
     """What ``row`` shares with others."""
-    return bson.decode(row.data[name].raw) if name in row.data else {}
+    return bson.decode(row.members[name].raw) if name in row.members else {}
 
 
 def field(number: int, raw: bytes) -> bytes:
@@ -75,7 +75,7 @@ class TestParse:
         given.attributes.add(key="a.b$c").value.int_value = -(1 << 63)
         (row,) = read(request(given).SerializeToString())
         assert (row.message, row.time, row.notes) == ("hello", TIME, [])
-        assert bson.decode(bson.encode(row.data)) == {
+        assert bson.decode(bson.encode(row.members)) == {
             "level": "info", "severity_number": 10, "severity_text": "Info2", "time_unix_nano": TIME,
             "observed_time_unix_nano": TIME + 1, "attributes": {"a.b$c": -(1 << 63)}, "dropped_attributes_count": 3,
             "flags": 1, "trace_id": "000102030405060708090a0b0c0d0e0f", "span_id": "0001020304050607",
@@ -103,7 +103,7 @@ class TestParse:
         given.MergeFromString(bytes([2 << 3, number]))
         given.severity_text = text
         (row,) = read(request(given).SerializeToString())
-        assert row.data["level"] == level
+        assert row.members["level"] == level
 
     @pytest.mark.parametrize(
         ("body", "message", "kept"),
@@ -119,17 +119,17 @@ class TestParse:
     )
     def test_a_body_that_is_not_text_is_a_line_and_kept(self, body, message, kept):
         (row,) = read(request(LogRecord(body=body)).SerializeToString())
-        assert (row.message, row.data.get("body")) == (message, kept)
+        assert (row.message, row.members.get("body")) == (message, kept)
 
     def test_a_body_may_be_an_object_and_an_event_may_have_none(self):
         given = LogRecord(event_name="device.crash")
         (row,) = read(request(given).SerializeToString())
-        assert (row.message, "body" in row.data) == ("device.crash", False)
+        assert (row.message, "body" in row.members) == ("device.crash", False)
         inner = given.body.kvlist_value.values.add(key="a").value.array_value.values
         inner.add().int_value = 1
         inner.add()
         (row,) = read(request(given).SerializeToString())
-        assert (row.message, row.data["body"]) == ('{"a":[1,null]}', {"a": [1, None]})
+        assert (row.message, row.members["body"]) == ('{"a":[1,null]}', {"a": [1, None]})
 
     def test_without_a_time_the_observed_time_is_the_records(self):
         (row,) = read(request(record(observed_time_unix_nano=5_000_000)).SerializeToString())
@@ -140,7 +140,7 @@ class TestParse:
         for value in "abc":
             given.attributes.add(key="k").value.string_value = value
         (row,) = read(request(given).SerializeToString())
-        assert row.data["attributes"] == {"k": "c", "k#1": "a", "k#2": "b"}
+        assert row.members["attributes"] == {"k": "c", "k#1": "a", "k#2": "b"}
         assert [note["path"] for note in row.notes] == ["/data/attributes/k", "/data/attributes/k"]
 
     def test_a_broken_record_scope_or_resource_costs_no_other(self):
@@ -218,7 +218,7 @@ class TestJson:
     )
     def test_the_forms_that_protojson_allows(self, fields, expected):
         (row,) = read(json_request("{" + fields + "}"), True)
-        assert repr(row.data) == repr(expected) or row.data == expected
+        assert repr(row.members) == repr(expected) or row.members == expected
 
     @pytest.mark.parametrize(
         "fields",
@@ -346,7 +346,7 @@ def once(message: Message) -> Message:
 
 def record_of(row: rows.Row) -> LogRecord:
     """The LogRecord that ``row`` was made of, from what is stored alone."""
-    data = {name: value for name, value in row.data.items() if name not in ("level", "resource", "scope")}
+    data = {name: value for name, value in row.members.items() if name not in ("level", "resource", "scope")}
     body = data.pop("body", None if row.message == data.get("event_name", "") else row.message)
     attributes = pairs_of(data.pop("attributes", {}))
     ids = {name: bytes.fromhex(data.pop(name, "")) for name in ("trace_id", "span_id")}
@@ -397,7 +397,7 @@ def protojson(request: ExportLogsServiceRequest) -> bytes:
 
 
 def told(row: rows.Row) -> str:
-    return repr((row.message, {name: getattr(value, "raw", value) for name, value in row.data.items()}, row.time))
+    return repr((row.message, {name: getattr(value, "raw", value) for name, value in row.members.items()}, row.time))
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
@@ -437,7 +437,7 @@ def parsed_or_refused(body: bytes, is_json: bool) -> None:
     for row in found:
         if isinstance(row, rows.Row):
             head = {"source": "otlp", "message": row.message}
-            records.encode(head, row.data, row.notes, bytes(12), rows.own_time(row.time or 0, 0, row.notes))
+            records.encode(head, row.members, row.notes, bytes(12), rows.own_time(row.time or 0, 0, row.notes))
 
 
 # Over HTTP.
@@ -513,7 +513,7 @@ async def test_a_time_that_cannot_be_is_noted(fetch, app, collection):
     await fetch("/v1/logs?ack=stored", body.SerializeToString(), headers=PROTOBUF)
     found = {document["message"]: document for document in collection.find()}
     assert all(abs(document["timestamp"].timestamp() * 1000 - app.now_ms()) < 60_000 for document in found.values())
-    assert found["ahead"]["notes"] == [{"path": "/timestamp", "change": rows.TOO_FAR_AHEAD, "original": str(ahead)}]
+    assert found["ahead"]["notes"] == [{"path": "/timestamp", "change": fields.TOO_FAR_AHEAD, "original": str(ahead)}]
     assert (found["ahead"]["data"]["time_unix_nano"], "notes" in found["none"]) == (ahead, False)
     assert found["huge"]["data"]["time_unix_nano"] == bson.Decimal128(str((1 << 64) - 1))
 

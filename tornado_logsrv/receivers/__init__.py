@@ -1,6 +1,6 @@
 """The write side: one module a protocol, and its line in the table of routes."""
 
-from . import elasticsearch, gelf, loki, otlp, shippers, splunk
+from . import elasticsearch, elasticsearch_probes, gelf, loki, otlp, shippers, splunk
 
 ROUTES = [
     *shippers.ROUTES,
@@ -11,8 +11,8 @@ ROUTES = [
     *gelf.ROUTES,
 ]
 #: For some clients only: before all other routes, and behind them.
-FIRST_ROUTES = elasticsearch.FIRST_ROUTES
-LAST_ROUTES = elasticsearch.LAST_ROUTES
+FIRST_ROUTES = elasticsearch_probes.FIRST_ROUTES
+LAST_ROUTES = elasticsearch_probes.LAST_ROUTES
 
 #: Hot routes, and the collectors with which the fast lane answers plain requests of theirs.
 LANES = shippers.LANES

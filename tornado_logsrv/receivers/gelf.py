@@ -11,19 +11,17 @@ Sources: "GELF Payload Specification 1.1" and "GELF via HTTP" of Graylog's docum
 (what becomes of the fields), HttpHandler.java (the answers) and GELFMessage.java (compression told by its first bytes).
 """
 
-import decimal
-import json
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from .. import codings, jsontext
-from ..errors import Refused, TooLarge, Unreadable
+from ..errors import Refused, Unreadable
 from ..handler import ReceiverHandler
-from ..jsonlines import ValuesReader
-from .rows import MAX_ROWS, Bad, Batch, Row
+from ..jsonlines import values_of, windows
+from . import fields
+from .rows import Bad, Batch, Row
 
 #: RFC 5424, table 2, as most libraries of today spell it: what other senders call an error is found by the same word.
 LEVELS = ("emergency", "alert", "critical", "error", "warning", "notice", "info", "debug")
@@ -42,16 +40,11 @@ MEDIA_TYPES = (
 
 #: By number and by its digits, as some senders have it.
 _WORDS: dict[float | str, str] = {**dict(enumerate(LEVELS)), **{str(n): word for n, word in enumerate(LEVELS)}}
-_TEXTS = ("short_message", "message", "full_message")
+_TEXTS, _COPIED = ("short_message", "message"), ("full_message",)
 #: What ``_name`` cannot be called without its underscore: GELF's own fields, and what is made here.
-_GELF = ("version", "host", *_TEXTS, "timestamp", "level", "facility", "line", "file")
+_GELF = ("version", "host", *_TEXTS, *_COPIED, "timestamp", "level", "facility", "line", "file")
 _MADE = ("level_number", "severity_text", "time_unix_nano")
 _TAKEN = frozenset(["", *_GELF, *_MADE])
-_SECONDS = re.compile(r"(-?)(\d{1,12})(?:\.(\d+))?")
-_NUMBER = re.compile(r"-?\d{1,40}(?:\.\d{0,40})?[eE][+-]?\d{1,2}")
-_MILLION = 1_000_000
-_BEYOND_INT64 = 1 << 63
-_DIGITS_OF_NANO = 9
 
 
 class _Timed(msgspec.Struct):
@@ -64,7 +57,7 @@ _TIMES = msgspec.json.Decoder(_Timed)
 def parse(body: bytes) -> Iterator[Row | Bad]:
     """The messages of a decoded body; a line among others that is no message is Bad. Paths of notes are the record's.
 
-    Raises Unreadable when the body is no message and has only one line, TooLarge when it has more than MAX_ROWS.
+    Raises Unreadable when the body is no message and has only one line.
     """
     try:
         row = _read(body)
@@ -73,17 +66,15 @@ def parse(body: bytes) -> Iterator[Row | Bad]:
             raise
     else:
         return iter([row])
-    if body.count(b"\n") > MAX_ROWS:
-        raise TooLarge(f"more than {MAX_ROWS} messages in one request")
-    lines = [line for line in body.split(b"\n") if line and not line.isspace()]
-    return _read_at_once(body, lines) or map(_read_line, lines)
+    return (row for window in windows(body) for row in _read_window(window))
 
 
 def _read(text: bytes) -> Row:
     value, notes = jsontext.read(text)
     if not isinstance(value, dict):
         raise Unreadable("the body is not a GELF message: it is no JSON object")
-    (time,) = _times(text) or [_time_again(text)]
+    given = value.get("timestamp")
+    (time,) = _times(text) or ["" if given is None else fields.digits_of(text, "timestamp", given)]
     return _row(value, _names(tuple(value)), notes, time, text)
 
 
@@ -94,13 +85,13 @@ def _read_line(line: bytes) -> Row | Bad:
         return Bad(line, str(error).replace("the body", "the line", 1))
 
 
-def _read_at_once(body: bytes, lines: list[bytes]) -> Iterator[Row] | None:
-    """The messages of ``lines``, those of ``body`` that are not empty, when they are all good and plain."""
-    block = ValuesReader(ndjson=True).feed(body + b"\n")
-    times = _times(body)
-    if block.bad or block.notes or not len(block.values) == len(times) == len(lines):
-        return None
-    return _rows(block.values, times, lines)
+def _read_window(window: bytes) -> Iterator[Row | Bad]:
+    """The messages of whole lines; at once when they are all good and plain."""
+    lines = [line for line in window.split(b"\n") if line and not line.isspace()]
+    values, times = values_of(lines), _times(window)
+    if values is None or len(times) != len(lines) or not {*map(type, values)} <= {dict}:
+        return map(_read_line, lines)
+    return _rows(values, times, lines)
 
 
 def _rows(values: list[Any], times: list[str], lines: list[bytes]) -> Iterator[Row]:
@@ -124,11 +115,6 @@ def _times(text: bytes) -> list[str]:
         return []
 
 
-def _time_again(text: bytes) -> str:
-    value = json.loads(text, parse_float=str, parse_int=str, parse_constant=str)
-    return json.dumps(value["timestamp"]) if "timestamp" in value else ""
-
-
 def _names(sent: tuple[str, ...]) -> Sequence[str]:
     """What each of a message's fields is called in the record."""
     taken = _TAKEN.union(sent)
@@ -137,79 +123,32 @@ def _names(sent: tuple[str, ...]) -> Sequence[str]:
 
 def _row(value: dict[str, Any], names: Sequence[str], notes: jsontext.Notes, time: str, raw: bytes) -> Row:
     data = dict(zip(names, value.values(), strict=True))
-    own: jsontext.Notes = []
-    time_ns = _take_time(data, time, own)
-    _take_level(data)
-    text, place = _take_text(data)
     if notes:
         renamed = dict(zip(value, names, strict=True))
-        notes = [note | {"path": _moved(note["path"], renamed, place)} for note in notes]
-    elif own:
-        # records.encode looks for what BSON cannot hold only where there are no notes yet.
-        data, notes = jsontext.storable(data)
-    return Row(text, data, notes + own, time_ns, raw)
-
-
-def _take_text(data: dict[str, Any]) -> tuple[str, str]:
-    """The message's text, and which field it is; taken out of ``data``, but for the full message."""
-    for name in _TEXTS:
-        if isinstance(data.get(name), str):
-            return (data[name] if name == "full_message" else data.pop(name)), name
-    return "", ""
-
-
-def _take_time(data: dict[str, Any], time: str, notes: jsontext.Notes) -> int | None:
-    """The message's time in nanoseconds since 1970, if it has one. Graylog takes 0 for none as well."""
+        notes = [note | {"path": _renamed(note["path"], renamed)} for note in notes]
     data.pop("timestamp", None)
-    if time in ("", "null"):
-        return None
-    seconds = time.strip('"')
-    match = _SECONDS.fullmatch(seconds) or _SECONDS.fullmatch(_without_exponent(seconds))
-    if match is None:
-        _note(notes, "/timestamp", "not a time in seconds, time of acceptance taken", time)
-        return None
-    sign, whole, fraction = match[1], match[2], match[3] or ""
-    time_ns = int(sign + whole + fraction[:_DIGITS_OF_NANO].ljust(_DIGITS_OF_NANO, "0"))
-    if time_ns % _MILLION and abs(time_ns) < _BEYOND_INT64:
-        data[_free("time_unix_nano", data)] = time_ns
-    if fraction[_DIGITS_OF_NANO:].strip("0"):
-        _note(notes, "/timestamp", "finer than a nanosecond, cut", time)
-    return time_ns or None
+    # Graylog takes 0 for none as well.
+    time_ns = fields.seconds(time, data, notes) or None
+    _set_level(data, notes)
+    text, taken = fields.take_text(data, _TEXTS, _COPIED)
+    return Row(text, data, fields.moved(notes, f"/data/{taken}") if taken and notes else notes, time_ns, raw)
 
 
-def _without_exponent(number: str) -> str:
-    return f"{decimal.Decimal(number):f}" if _NUMBER.fullmatch(number) else number
-
-
-def _take_level(data: dict[str, Any]) -> None:
+def _set_level(data: dict[str, Any], notes: jsontext.Notes) -> None:
     level = data.get("level")
     if isinstance(level, str) and not level.isdigit():
-        if level != level.lower():
-            data[_free("severity_text", data)] = level
-            data["level"] = level.lower()
+        fields.set_level(data, notes)
     elif isinstance(level, (int, float, str)) and not isinstance(level, bool):
-        data[_free("level_number", data)] = data.pop("level")
+        del data["level"]
+        fields.keep(data, "level_number", level, notes, "/data/level", "written as its word")
         if level in _WORDS:
             data["level"] = _WORDS[level]
 
 
-def _free(name: str, data: dict[str, Any]) -> str:
-    """``name``, unless a sender has a field of that name: GELF wants an underscore there, so that is rare."""
-    while name in data:
-        name += "#1"
-    return name
-
-
-def _note(notes: jsontext.Notes, path: str, change: str, original: str) -> None:
-    notes.append({"path": path, "change": change, "original": original})
-
-
-def _moved(path: str, names: dict[str, str], text: str) -> str:
-    """A JSON Pointer into what was sent, as one into the record."""
+def _renamed(path: str, names: dict[str, str]) -> str:
+    """A JSON Pointer into what was sent, as one into the record's data."""
     _, _, name, *rest = path.split("/")
     name = name.replace("~1", "/").replace("~0", "~")
-    if name == text != "full_message":
-        return "/message"
     name = names.get(name, name).replace("~", "~0").replace("/", "~1")
     return "/".join(["/data", name, *rest])
 
@@ -253,9 +192,10 @@ class GelfHandler(ReceiverHandler):
         """202 when the messages are taken. A line that is no message is in quarantine, unless they all are: 400."""
         batch = Batch(self)
         await batch.encode(parse(self.body))
-        if len(batch.rejected) == len(batch.records) + batch.lost:
-            raise Unreadable(batch.rejected[0])
+        if batch.all_bad:
+            raise Unreadable(batch.reasons[0])
         await self.accept(batch.records)
+        self.application.intake.refuse(self.source, len(batch.lost))
         self._answer(202)
 
     def get(self) -> None:

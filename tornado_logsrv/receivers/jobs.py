@@ -4,10 +4,13 @@ from typing import Any
 
 from .. import jsontext, records
 from ..collector import Collector, IdOf
-from ..errors import BadParameter, Unreadable
+from ..errors import BadParameter, TooLarge, Unreadable
 from ..handler import CollectingHandler, idempotency_key
 from ..intake import Receipt
 from ..jsonlines import BadLine, Block, ValuesReader
+
+#: One request's jobs at the most: one may be two bytes of body, and takes a hundred of memory.
+MAX_JOBS = 500_000
 
 NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 
@@ -59,6 +62,8 @@ class Jobs:
         self._encode(self._reader.feed(piece))
 
     def _encode(self, block: Block) -> None:
+        if len(self._records) + block.count > MAX_JOBS:
+            raise TooLarge(f"the body has more than {MAX_JOBS} jobs, the most that one request can have")
         if self._key_field is None and not block.notes and {*map(type, block.values)} <= {dict}:
             self._records += records.encode_jobs(block.values, self._id_of.of(block.indexes), self._now_ms)
         else:

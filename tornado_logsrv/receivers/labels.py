@@ -11,9 +11,10 @@ from .. import jsontext
 from ..errors import Unreadable
 from .rows import text
 
-_QUOTED = r"\"[^\"\\]*(?:\\.[^\"\\]*)*\"|'[^'\\]*(?:\\.[^'\\]*)*'|`[^`]*`"
-_BEGINNING = re.compile(r"\s*([^\s{}=,!~\"'`]+)?\s*\{\s*")
-_LABEL = re.compile(rf"([^\s{{}}=,!~\"'`]+|{_QUOTED})\s*=\s*({_QUOTED})\s*", re.DOTALL)
+# Possessive: what is no label is seen to be none in one pass, however long it is.
+_QUOTED = r"\"[^\"\\]*+(?:\\.[^\"\\]*+)*+\"|'[^'\\]*+(?:\\.[^'\\]*+)*+'|`[^`]*+`"
+_BEGINNING = re.compile(r"\s*+([^\s{}=,!~\"'`]++)?\s*+\{\s*+")
+_LABEL = re.compile(rf"([^\s{{}}=,!~\"'`]++|{_QUOTED})\s*+=\s*+({_QUOTED})\s*+", re.DOTALL)
 _END = re.compile(r"\}\s*")
 _COMMA = re.compile(r",\s*")
 _ESCAPE = re.compile(

@@ -7,13 +7,14 @@ what: ``pkg/loghttp/push/push.go``. A record's ``message`` is its line:
         "level": "info", "time_unix_nano": int, "labels": {…}, "structured_metadata": {…}, "tenant": str},
      "timestamp": Date}
 
-``level`` is of the first of LEVEL_NAMES among the labels or else the structured metadata, ``tenant`` the header
+``level`` is of the first of fields.LEVEL_NAMES among the labels or else the structured metadata, ``tenant`` the header
 X-Scope-OrgID. A line of JSON that is not text, which Loki does not take and some clients send, is ``data.line``.
 """
 
 from collections.abc import Iterator
 from typing import Any, Generic, NamedTuple
 
+import bson
 import cramjam
 import msgspec
 from msgspec import Raw
@@ -23,13 +24,12 @@ from ..auth import Scope
 from ..errors import Refused, TooLarge, Unavailable, Unreadable
 from ..handler import BaseHandler, ReceiverHandler
 from . import items, protobuf
+from .fields import level_in
 from .items import Item
 from .labels import parse_labels
 from .rows import Bad, Batch, Groups, Row, members, shared, text
 
 PROTOBUF_TYPE = "application/x-protobuf"
-#: Labels and structured metadata that may name a severity (Loki's limits_config, ``log_level_fields``, has these too).
-LEVEL_NAMES = ("level", "severity", "severity_text", "lvl", "detected_level")
 
 _MESSAGES = protobuf.declare(
     "loki",
@@ -72,7 +72,7 @@ _PUSH, _STREAM = items.Message(Push), items.Message(Stream)
 class _Of(NamedTuple):
     """What all entries of a stream have."""
 
-    members: dict[str, Any]
+    members: bytes
     notes: jsontext.Notes
     level: str
 
@@ -104,8 +104,8 @@ def _stream(raw: Any, tenant: str, read: Any, read_entry: Any) -> Iterator[Row |
     try:
         labels, plain, entries = read(raw)
         encoded, notes = shared("labels", labels, plain)
-        named = {"labels": encoded} if labels else {}
-        of = _Of(named | ({"tenant": tenant} if tenant else {}), notes, _level(labels))
+        of_tenant = bson.encode({"tenant": tenant})[4:-1] if tenant else b""
+        of = _Of((encoded if labels else b"") + of_tenant, notes, level_in(labels))
     except Refused as error:
         yield Bad(bytes(raw), f"stream: {error}")
         return
@@ -114,14 +114,6 @@ def _stream(raw: Any, tenant: str, read: Any, read_entry: Any) -> Iterator[Row |
             yield read_entry(of, entry)
         except Refused as error:
             yield Bad(bytes(entry), str(error))
-
-
-def _level(labels: dict[str, Any]) -> str:
-    for name in LEVEL_NAMES:
-        level = labels.get(name)
-        if level and isinstance(level, str):
-            return level.lower()
-    return ""
 
 
 def _protobuf_stream(raw: bytes) -> tuple[dict[str, Any], bool, Any]:
@@ -199,11 +191,10 @@ def _row(
     of: _Of, raw: Any, time: int | None, line: Any, metadata: dict[str, Any], parsed: dict[str, Any], plain: bool
 ) -> Row:
     data: dict[str, Any] = {}
-    if level := of.level or (_level(metadata) if metadata else ""):
+    if level := of.level or (level_in(metadata) if metadata else ""):
         data["level"] = level
     if time is not None:
         data["time_unix_nano"] = time
-    data.update(of.members)
     if metadata:
         data["structured_metadata"] = metadata
     if parsed:
@@ -212,9 +203,9 @@ def _row(
         data["line"] = line
         line = jsontext.write(jsontext.storable(line)[0]).decode()
     if plain:
-        return Row(line, data, of.notes.copy(), time, raw)
+        return Row(line, data, of.notes.copy(), time, raw, of.members)
     data, notes = jsontext.storable(data)
-    return Row(line, data, of.notes + notes, time, raw)
+    return Row(line, data, of.notes + notes, time, raw, of.members)
 
 
 class PushHandler(ReceiverHandler):
@@ -237,10 +228,10 @@ class PushHandler(ReceiverHandler):
         batch = Batch(self)
         is_json = media_type not in ("", PROTOBUF_TYPE)
         await batch.encode(parse(self.body, is_json, self.application.options.max_body_bytes, tenant))
-        if batch.rejected and len(batch.rejected) == len(batch.records) + batch.lost:
-            raise Unreadable(f"there is no entry that can be read: {batch.rejected[0]}")
+        if batch.rejected and batch.all_bad:
+            raise Unreadable(f"there is no entry that can be read: {batch.reasons[0]}")
         await self.accept(batch.records)
-        self.application.intake.refuse(self.source, batch.lost)
+        self.application.intake.refuse(self.source, len(batch.lost))
         self.set_status(204)
 
     def write_problem(self, problem: dict[str, Any], error: BaseException | None) -> None:
@@ -257,10 +248,12 @@ class ReadyHandler(BaseHandler):
     scope = Scope.OPEN
 
     async def get(self) -> None:
-        """200 ``ready``. Raises Unavailable."""
-        application = self.application
-        if application.stopping or (application.options.ack == "journal" and not application.backup.ready):
-            raise Unavailable("not ready")
+        """200 ``ready``. Raises Unavailable, with what is missing."""
+        health = self.application.health
+        await health.look()
+        if not health.ready:
+            missing = [check.detail for check in health.checks() if check.needed and not check.ok]
+            raise Unavailable(f"not ready: {'; '.join(missing)}")
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish("ready\n")
 

@@ -66,7 +66,8 @@ class Reader(Protocol):
         """A trace id or span id in hex."""
 
 
-Shared = tuple[dict[str, Any], jsontext.Notes]
+#: Members of data that many records have, encoded, and their notes.
+Shared = tuple[bytes, jsontext.Notes]
 
 
 def parse(body: bytes, is_json: bool) -> Iterator[Row | Bad]:
@@ -83,7 +84,7 @@ def parse(body: bytes, is_json: bool) -> Iterator[Row | Bad]:
 def _resource_logs(reader: Reader, raw: Any, groups: Groups) -> Iterator[Row | Bad]:
     try:
         logs = reader.message("ResourceLogs", raw)
-        of_resource = _shared(reader, ({}, []), "resource", _resource(reader, logs))
+        of_resource = _shared(reader, (b"", []), "resource", _resource(reader, logs))
     except Refused as error:
         yield Bad(bytes(raw), f"resource logs: {error}")
         return
@@ -111,7 +112,7 @@ def _shared(reader: Reader, outer: Shared, name: str, value: dict[str, Any]) -> 
     if not value:
         return outer
     encoded, notes = shared(name, value, plain=not odd)
-    return {**outer[0], name: encoded}, outer[1] + notes
+    return outer[0] + encoded, outer[1] + notes
 
 
 def _resource(reader: Reader, logs: Any) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def _filled(**members: Any) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value}
 
 
-def _row(reader: Reader, raw: Any, members: dict[str, Any], notes: jsontext.Notes) -> Row:
+def _row(reader: Reader, raw: Any, members: bytes, notes: jsontext.Notes) -> Row:
     record = reader.record(raw)
     number, severity, body = record.severity_number, record.severity_text, reader.value(record.body)
     # A loop over the names would cost as much as reading the record.
@@ -172,14 +173,13 @@ def _row(reader: Reader, raw: Any, members: dict[str, Any], notes: jsontext.Note
     if event_name := record.event_name:
         data["event_name"] = event_name
     message = _message(data, body, event_name)
-    data.update(members)
     notes = notes.copy()
     if reader.odd:
         reader.odd = False
         data, more = jsontext.storable(data)
         notes += more
     # "Use Timestamp if it is present, otherwise use ObservedTimestamp" (OTel logs data model).
-    return Row(message, data, notes, time or observed or None, raw)
+    return Row(message, data, notes, time or observed or None, raw, members)
 
 
 def _message(data: dict[str, Any], body: Any, event_name: str) -> str:
@@ -209,9 +209,9 @@ class OtlpHandler(ReceiverHandler):
         batch = Batch(self)
         await batch.encode(parse(self.body, not self._is_protobuf))
         receipt = await self.accept(batch.records)
-        self.application.intake.refuse(self.source, batch.lost)
+        self.application.intake.refuse(self.source, len(batch.lost))
         # With ack=stored the receipt has the reasons of all in quarantine, those that parse has found among them.
-        reasons = max(batch.rejected, list(receipt.quarantined), key=len)
+        reasons = max(batch.reasons, list(receipt.quarantined), key=len)
         self._answer(*_response(reasons))
 
     @property

@@ -1,49 +1,63 @@
-"""Rows: what a receiver's ``parse`` finds in a body; and their way to records, item by item.
+"""Rows: what a receiver's ``parse`` finds in a body; and their way to records.
 
-An item that cannot be a record costs none of its neighbours: it goes to quarantine with its bytes.
+An item that cannot be a record costs none of its neighbours: it goes to quarantine with its bytes. What one request may
+cost is bounded here for all receivers: how many records it makes, how many of them are bad, how long the server looks
+after it alone, and how many bytes its records are.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import bson
 import msgspec
 from bson.raw_bson import RawBSONDocument
 
 from .. import jsontext, records
-from ..errors import Refused, TooLarge
+from ..errors import Refused, TooLarge, Unreadable
 from ..handler import ReceiverHandler
+from .fields import own_time
 
-#: One request's items at the most: an item may be two bytes of body, and makes a record of a hundred.
+#: One request's records at the most: a record may be two bytes of body, and takes a hundred of memory.
 MAX_ROWS = 250_000
-#: What holds items (resources, scopes, streams) in one request at the most: each takes two bytes, and time to read.
+#: Of them, those that cannot be read: each takes some ten times as long as one that can.
+MAX_BAD = 10_000
+#: What holds records (resources, scopes, streams) in one request at the most: each takes two bytes, and time to read.
 MAX_GROUPS = 50_000
 #: Members of one object or array at the most; MongoDB could not hold many more, and an empty one takes two bytes.
 MAX_MEMBERS = 65_536
-#: After so many the server turns to its other clients for a moment.
-BREATH = 1000
+#: Rows that are encoded together.
+CHUNK = 128
+#: Seconds after which the server turns to its other clients for a moment.
+BREATH = 0.01
 #: What many rows share is looked at level by level when it has more containers than this.
 _PLAINLY_FLAT = 50
-#: A record's own time is taken when it is at most this far ahead of the clock.
-MAX_AHEAD_MS = 24 * 60 * 60 * 1000
-
-TOO_FAR_AHEAD = "more than a day ahead of the server's clock, time of acceptance taken"
-BEFORE_1970 = "before 1970, time of acceptance taken"
 
 
 class Row(msgspec.Struct, gc=False):
-    """One record: ``time`` its own in nanoseconds since 1970, if it has one; ``raw`` what it was read from."""
+    """One record: ``time`` its own in nanoseconds since 1970, if it has one; ``raw`` what it was read from.
+
+    ``shared`` are more members of ``data``, as shared encodes them; ``id`` is its ``_id``, if its sender has named it.
+    """
 
     message: str
     data: dict[str, Any]
     notes: jsontext.Notes
     time: int | None
     raw: Any
+    shared: bytes = b""
+    id: bytes = b""
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """All of ``data``; those that are shared are still encoded in themselves."""
+        return self.data | unshared(self.shared) if self.shared else self.data
 
 
-class Bad(NamedTuple):
+class Bad(msgspec.Struct, gc=False):
     """An item that cannot be a record: its bytes, and why."""
 
     raw: bytes
@@ -51,7 +65,7 @@ class Bad(NamedTuple):
 
 
 class Groups:
-    """Counts what holds items in one request."""
+    """Counts what holds records in one request."""
 
     def __init__(self) -> None:
         self._left = MAX_GROUPS
@@ -67,82 +81,119 @@ class Groups:
 class Batch:
     """The rows of one request on their way to records, as of receiving it now.
 
-    ``records`` has those for the store and, as records.encode_bad makes them, those for quarantine; ``rejected`` the
-    reasons of the latter and of what is too large even for quarantine, which ``lost`` counts.
+    ``records`` has those for the store and, as records.encode_bad makes them, those for quarantine, and ``ids`` the id
+    of every row; ``rejected`` the reasons of the bad ones by their place among the rows, and ``lost`` which of them are
+    too large even for quarantine.
     """
 
     def __init__(self, handler: ReceiverHandler) -> None:
-        self._source, self._record_id = handler.source, handler.record_id
+        self._source, self._new_ids = handler.source, handler.record_ids
         self._now_ms = handler.application.now_ms()
         self._room = handler.application.options.queue_max_bytes
         self.records: list[bytes] = []
-        self.rejected: list[str] = []
-        self.lost = 0
+        self.ids: list[bytes] = []
+        self.rejected: dict[int, str] = {}
+        self.lost: set[int] = set()
 
     async def encode(self, rows: Iterable[Row | Bad]) -> None:
         """Encode ``rows``; ids count through good and bad alike.
 
-        Raises what ``rows`` raises, and TooLarge when they are more than MAX_ROWS or the queue could never hold them.
+        Raises what ``rows`` raises; TooLarge when they are more than MAX_ROWS or the queue could never hold them, and
+        Unreadable when more than MAX_BAD are bad.
         """
-        for index, row in enumerate(rows):
-            if index and index % BREATH == 0:
-                if index == MAX_ROWS:
-                    raise TooLarge(f"the body has more than {MAX_ROWS} records, the most that one request can have")
+        rows = iter(rows)
+        began = time.monotonic()
+        while chunk := list(itertools.islice(rows, CHUNK)):
+            self._encode(chunk)
+            if len(self.ids) > MAX_ROWS:
+                raise TooLarge(f"the body has more than {MAX_ROWS} records, the most that one request can have")
+            if len(self.rejected) > MAX_BAD:
+                raise Unreadable(f"more than {MAX_BAD} records cannot be read; the last: {self.reasons[-1]}")
+            if time.monotonic() > began + BREATH:
                 await asyncio.sleep(0)
-            if isinstance(row, Row):
-                self._encode(row, index)
-            else:
-                self._reject(row.raw, row.reason, index)
+                began = time.monotonic()
 
-    def _encode(self, row: Row, index: int) -> None:
-        try:
-            timestamp = self._now_ms if row.time is None else own_time(row.time, self._now_ms, row.notes)
-            head = {"source": self._source, "message": row.message}
-            record = records.encode(head, row.data, row.notes, self._record_id(index), timestamp)
-        except Refused as error:
-            self._reject(bytes(row.raw), str(error), index)
-        else:
-            self._add(record)
+    @property
+    def reasons(self) -> list[str]:
+        """What was rejected, and why."""
+        return list(self.rejected.values())
 
-    def _reject(self, raw: bytes, reason: str, index: int) -> None:
-        reason = f"record {index}: {reason}"
-        self.rejected.append(reason)
-        try:
-            record = records.encode_bad(raw, "unreadable", reason, self._source, self._record_id(index), self._now_ms)
-        except TooLarge:
-            self.lost += 1
-        else:
-            self._add(record)
+    @property
+    def all_bad(self) -> bool:
+        """Whether not one row is a record for the store."""
+        return len(self.rejected) == len(self.ids)
 
-    def _add(self, record: bytes) -> None:
+    def _encode(self, chunk: Sequence[Row | Bad]) -> None:
+        first = len(self.ids)
+        ids = self._new_ids.of(range(first, first + len(chunk)))
+        good = [row for row in chunk if type(row) is Row]
+        times = [own_time(row.time, self._now_ms, row.notes) for row in good]
         # What rows share makes more of them than was sent: a few bytes each, and the same megabyte in every one.
-        self._room -= len(record)
-        if self._room < 0:
+        self._check_room(sum([len(row.shared) for row in good]))
+        if len(good) == len(chunk):
+            ids = [row.id or new for row, new in zip(good, ids, strict=True)]
+            self.ids += ids
+            if not any(row.notes for row in good):
+                encoded = records.encode_rows(self._source, good, ids, times)
+                if encoded is not None:
+                    self._add(encoded)
+                    return
+        else:
+            self.ids += [(type(row) is Row and row.id) or new for row, new in zip(chunk, ids, strict=True)]
+        self._encode_one_by_one(chunk, iter(times), first)
+
+    def _encode_one_by_one(self, chunk: Sequence[Row | Bad], times: Iterator[int], first: int) -> None:
+        for place, row in enumerate(chunk, first):
+            if isinstance(row, Bad):
+                self._reject(row.raw, row.reason, place)
+                continue
+            timestamp = next(times)
+            try:
+                head = {"source": self._source, "message": row.message}
+                record = records.encode(head, row.members, row.notes, self.ids[place], timestamp)
+            except Refused as error:
+                self._reject(
+                    bytes(row.raw), str(error), place, "too-large" if isinstance(error, TooLarge) else "unreadable"
+                )
+            else:
+                self._add([record])
+
+    def _reject(self, raw: bytes, reason: str, place: int, code: str = "unreadable") -> None:
+        self.rejected[place] = reason = f"record {place}: {reason}"
+        try:
+            bad = records.encode_bad(raw, code, reason, self._source, self.ids[place], self._now_ms)
+        except TooLarge:
+            self.lost.add(place)
+        else:
+            self._add([bad])
+
+    def _add(self, found: list[bytes]) -> None:
+        size = sum(map(len, found))
+        self._check_room(size)
+        self._room -= size
+        self.records += found
+
+    def _check_room(self, size: int) -> None:
+        if size > self._room:
             raise TooLarge("the body's records are more than the whole queue can hold (--queue_max_bytes)")
-        self.records.append(record)
 
 
-def own_time(nanoseconds: int, now_ms: int, notes: jsontext.Notes) -> int:
-    """A record's timestamp in milliseconds since 1970: its own, or ``now_ms`` and a note when that cannot be."""
-    own_ms = nanoseconds // 1_000_000
-    if 0 <= own_ms <= now_ms + MAX_AHEAD_MS:
-        return own_ms
-    change = BEFORE_1970 if own_ms < 0 else TOO_FAR_AHEAD
-    notes.append({"path": "/timestamp", "change": change, "original": str(nanoseconds)})
-    return now_ms
-
-
-def shared(name: str, value: dict[str, Any], plain: bool) -> tuple[RawBSONDocument, jsontext.Notes]:
+def shared(name: str, value: dict[str, Any], plain: bool) -> tuple[bytes, jsontext.Notes]:
     """The member ``name`` of the data of many rows, encoded once, and the notes of what was changed in it.
 
     ``plain`` is False where jsontext.decode says so. Raises TooLarge when there would be too many notes.
     """
     with contextlib.suppress(*records.UNENCODABLE):
-        encoded = bson.encode(value)
+        encoded = bson.encode({name: value})[4:-1]
         if plain and encoded.count(b"\x03") + encoded.count(b"\x04") < _PLAINLY_FLAT:
-            return RawBSONDocument(encoded), []
+            return encoded, []
     stored, notes = jsontext.storable({name: value})
-    return RawBSONDocument(bson.encode(stored[name])), notes
+    return bson.encode(stored)[4:-1], notes
+
+
+def unshared(members: bytes) -> dict[str, Any]:
+    """The members that ``shared`` has encoded, each still encoded in itself."""
+    return dict(RawBSONDocument(b"%b%b\0" % ((len(members) + 5).to_bytes(4, "little"), members)))
 
 
 def members(found: Any) -> Any:

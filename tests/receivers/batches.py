@@ -1,0 +1,30 @@
+"""Rows made into records without a server."""
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import bson
+
+from tornado_logsrv.receivers.rows import Bad, Batch, Row
+from tornado_logsrv.records import DerivedIds
+
+
+def batch_of(source: str, found: Iterable[Row | Bad], now_ms: int) -> Batch:
+    """The batch of a request that is received at ``now_ms``."""
+    options = SimpleNamespace(queue_max_bytes=1 << 28)
+    application = SimpleNamespace(now_ms=lambda: now_ms, options=options)
+    handler: Any = SimpleNamespace(source=source, application=application, record_ids=DerivedIds("test"))
+    batch = Batch(handler)
+    encoding = batch.encode(found)
+    try:
+        # What it waits for is only that others have their turn.
+        while True:
+            encoding.send(None)
+    except StopIteration:
+        return batch
+
+
+def documents(batch: Batch) -> list[dict[str, Any]]:
+    """What is stored."""
+    return [bson.decode(record, bson.CodecOptions(tz_aware=True)) for record in batch.records]

@@ -1,0 +1,79 @@
+import bson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tornado_logsrv import records
+from tornado_logsrv.errors import TooLarge, Unreadable
+from tornado_logsrv.receivers import rows
+from tornado_logsrv.receivers.rows import Bad, Row
+
+from .batches import batch_of, documents
+
+NOW = 1_700_000_000_000
+TEXTS = st.text(max_size=20)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+DATA = st.dictionaries(TEXTS, VALUES, max_size=4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(TEXTS | st.text(st.characters(), max_size=5), DATA, DATA), max_size=20))
+def test_rows_together_are_as_each_alone(given_rows):
+    found = []
+    for message, data, labels in given_rows:
+        shared, notes = rows.shared("labels", labels, True)
+        found.append(Row(message, data, notes, None, b"raw", shared))
+    alone = [documents(batch_of("x", [Row(r.message, r.data, [*r.notes], None, b"", r.shared)], NOW)) for r in found]
+    together = documents(batch_of("x", found, NOW))
+    assert [{**each, "_id": 0} for (each,) in alone] == [{**each, "_id": 0} for each in together]
+
+
+@pytest.mark.parametrize("depth", [90, 97, 98, 150])
+def test_what_is_too_deep_is_found_among_many(depth):
+    deep: object = {"end": "x" * 2000}
+    for _ in range(depth):
+        deep = {"a": deep}
+    shallow, found, _ = documents(batch_of("x", [Row("", {"d": d}, [], None, b"") for d in ({}, deep, {})], NOW))
+    assert ("notes" in shallow, "notes" in found) == (False, depth >= 98)
+
+
+def test_a_row_too_large_for_mongodb_costs_no_neighbour():
+    large = Row("", {"a": "x" * records.MAX_RECORD_BYTES}, [], None, b"raw")
+    batch = batch_of("x", [Row("a", {}, [], None, b""), large, Row("b", {}, [], None, b"")], NOW)
+    first, bad, last = documents(batch)
+    assert (first["message"], last["message"]) == ("a", "b")
+    assert (bad["bad"], bad["code"], bad["original"], list(batch.rejected), batch.lost) == (
+        "x",
+        "too-large",
+        b"raw",
+        [1],
+        set(),
+    )
+
+
+def test_one_request_has_so_many_rows_and_so_many_bad_ones(monkeypatch):
+    monkeypatch.setattr(rows, "MAX_ROWS", 300)
+    monkeypatch.setattr(rows, "MAX_BAD", 200)
+    assert len(batch_of("x", [Row("", {}, [], None, b"")] * 300, NOW).records) == 300
+    with pytest.raises(TooLarge, match="more than 300"):
+        batch_of("x", [Row("", {}, [], None, b"")] * 301, NOW)
+    with pytest.raises(Unreadable, match="more than 200"):
+        batch_of("x", [Bad(b"", "bad")] * 201, NOW)
+
+
+def test_rows_of_a_megabyte_each_from_a_few_bytes_are_refused_before_they_are_made():
+    shared = bson.encode({"labels": {"a": "x" * (1 << 20)}})[4:-1]
+    with pytest.raises(TooLarge, match="queue_max_bytes"):
+        batch_of("x", (Row("", {}, [], None, b"", shared) for _ in range(300)), NOW)
+
+
+def test_bad_rows_are_in_their_place():
+    found = [Row("a", {}, [], None, b""), Bad(b"raw", "no"), Row("b", {}, [], None, b"", b"", b"i" * 12)]
+    batch = batch_of("x", found, NOW)
+    assert [records.is_bad(record) for record in batch.records] == [False, True, False]
+    assert batch.reasons == ["record 1: no"]
+    assert (batch.ids[2], records.id_of(batch.records[2])) == (b"i" * 12, b"i" * 12)
