@@ -137,6 +137,12 @@ def test_every_route_is_in_the_readme():
     assert set(lines) == {(method, path) for path, route_handler in shown for method in methods(route_handler)}
 
 
+def test_every_route_states_what_a_token_needs_for_it():
+    ends = [rule.target for rule in (*receivers.FIRST_ROUTES, *receivers.LAST_ROUTES)]
+    handlers = [*(route[1] for route in ROUTES), *ends]
+    assert [handler for handler in handlers if not hasattr(handler, "scope")] == []
+
+
 def test_every_parameter_of_logs_is_in_the_readme():
     section = README.partition("### `GET /logs`")[2].partition("\n### ")[0]
     assert tuple(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == readers.logs.PARAMETERS

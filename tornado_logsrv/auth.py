@@ -112,7 +112,8 @@ class Token:
     @property
     def is_over(self) -> bool:
         """Whether it has sent too much to send more now."""
-        return any(allowance is not None and allowance.wait() > 0 for allowance in (self.request_rate, self.byte_quota))
+        rate, quota = self.request_rate, self.byte_quota
+        return (rate is not None and rate.wait() > 0) or (quota is not None and quota.wait() > 0)
 
     def request(self) -> None:
         """Count a request. Raises RateLimited when what was sent before it is too much."""
