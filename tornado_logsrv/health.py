@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 #: MongoDB and Redis are asked what only they know this often at the most, and nobody waits longer for their answer.
 ASK_SECONDS = 10.0
 WAIT_SECONDS = 0.5
+#: What has not answered for so long counts as away.
+PATIENCE_SECONDS = 3.0
 #: A queue that is fuller than this counts as full: the next request may well be refused.
 FULL = 0.99
 
@@ -57,6 +59,7 @@ class Health:
         self._ask_at = 0.0
         self._asking: asyncio.Task[None] | None = None
         self._store_answers = True
+        self._store_asked_at: float | None = None
         self.stream_entries: int | None = None
         self.quarantined: int | None = None
         #: MongoDB and Redis; changes are seen when ``see`` is called.
@@ -119,8 +122,10 @@ class Health:
 
     @property
     def store_up(self) -> bool:
-        """Whether MongoDB did what it was asked last."""
-        return self._store_answers and not self._application.writer.failures
+        """Whether MongoDB did what it was asked last, and does not keep us waiting."""
+        asked = self._store_asked_at
+        overdue = asked is not None and self._clock() - asked > PATIENCE_SECONDS
+        return self._store_answers and not overdue and not self._application.writer.failures
 
     def see(self, now_ms: int) -> None:
         """Note since when MongoDB and Redis are as they are."""
@@ -142,10 +147,13 @@ class Health:
             self._asking = None
 
     async def _ask_store(self) -> None:
+        self._store_asked_at = self._clock()
         try:
             self.quarantined = await self._application.store.quarantine.count()
         except PyMongoError:
             self.quarantined = None
+        finally:
+            self._store_asked_at = None
         self._store_answers = self.quarantined is not None
 
     async def _ask_redis(self) -> None:

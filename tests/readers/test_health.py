@@ -4,6 +4,7 @@ import json
 import pytest
 
 from tornado_logsrv.config import Options
+from tornado_logsrv.health import PATIENCE_SECONDS
 from tornado_logsrv.streams import connect
 
 AWAY_REDIS = "redis://127.0.0.1:9"
@@ -125,8 +126,11 @@ async def test_what_does_not_answer_holds_nobody_up_and_is_asked_once(fetch, app
     monkeypatch.setattr(app.store.quarantine, "count", never)
     for _ in range(3):
         assert "logsrv_ledger_balance 0.0" in (await fetch("/metrics")).body.decode()
-        assert (await fetch("/readyz")).code == 200
+        assert await state(fetch) == (200, True, set())
     assert len(asked) == 1
+    now = app.health._clock()
+    app.health._clock = lambda: now + PATIENCE_SECONDS + 1
+    assert await state(fetch) == (200, True, {"store"})
 
 
 @pytest.mark.gen_test
