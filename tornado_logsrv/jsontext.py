@@ -249,7 +249,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime.datetime):
         return iso(value)
     if isinstance(value, Decimal128):
-        return _decimal(value.to_decimal())
+        value = value.to_decimal()
+    if isinstance(value, decimal.Decimal):
+        return _decimal(value)
     if isinstance(value, bytes) and not isinstance(value, Binary):
         return base64.b64encode(value).decode()
     return bson.json_util.default(value, bson.json_util.RELAXED_JSON_OPTIONS)

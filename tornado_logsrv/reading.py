@@ -4,6 +4,7 @@ A piece is a range of the index on (timestamp, _id). MongoDB gets one range for 
 fetches a whole range before it does anything else, gets many small ones, as ``occupancy`` has them.
 """
 
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -42,6 +43,8 @@ _MILLISECOND = datetime.timedelta(milliseconds=1)
 Document = dict[str, Any]
 Order = Literal["asc", "desc"]
 Range = tuple[int | None, int | None]
+#: (bucket, level) → how many records.
+LevelCounts = collections.Counter[tuple[int, str | int | float | None]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +193,24 @@ class RecordReader:
                 await self._find(found, _between(start, end), filter_, order, deadline)
             return found.page()
 
+    async def count_levels(
+        self, selection: Selection, start_ms: int, interval_ms: int, deadline: Deadline | None = None
+    ) -> LevelCounts:
+        """How many, by bucket, counted in ``interval_ms`` from ``start_ms`` on, and by ``data.level``, None without."""
+        deadline = deadline or self.deadline()
+        found: LevelCounts = collections.Counter()
+        bucket = {"$floor": {"$divide": [{"$subtract": ["$timestamp", DatetimeMS(start_ms)]}, interval_ms]}}
+        group = {"$group": {"_id": {"bucket": bucket, "level": "$data.level"}, "count": {"$sum": 1}}}
+        with self._failures(deadline):
+            await self._prepare()
+            low, high = selection.range()
+            filter_ = selection.query.filter(selection.now_ms, self._listed())
+            for start, end in self._ranges("asc", low, high, True):
+                pipeline = [*_matches(_between(start, end), filter_), group]
+                for counted in await self._counts(pipeline, deadline):
+                    found[int(counted["_id"]["bucket"]), _level(counted["_id"])] += counted["count"]
+        return found
+
     async def stream(
         self, selection: Selection, order: Order = "desc", limit: int | None = None, deadline: Deadline | None = None
     ) -> AsyncIterator[list[Document]]:
@@ -250,6 +271,10 @@ class RecordReader:
         finally:
             await cursor.close()
 
+    async def _counts(self, pipeline: list[Document], deadline: Deadline) -> list[Document]:
+        cursor = self._collection.aggregate(pipeline, maxTimeMS=deadline.left_ms())
+        return [_decoded(raw) for raw in await cursor.to_list(None)]
+
     @contextlib.contextmanager
     def _failures(self, deadline: Deadline) -> Iterator[None]:
         """The driver's errors as those of this package."""
@@ -286,6 +311,11 @@ def position_of(document: Document) -> Position | None:
 
 def _decoded(raw: RawBSONDocument) -> Document:
     return bson.decode(raw.raw, _CODEC)
+
+
+def _level(group: Document) -> str | int | float | None:
+    level = group.get("level")
+    return level if isinstance(level, str | int | float) and not isinstance(level, bool) else None
 
 
 def _matches(within: Document, filter_: Document) -> list[Document]:

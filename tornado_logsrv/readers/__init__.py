@@ -1,6 +1,8 @@
 """The read side: one module a resource, and its lines in the table of routes."""
 
+from .fields import FieldsHandler
 from .health import AliveHandler, ReadyHandler
+from .histogram import HistogramHandler
 from .ledger import LedgerHandler
 from .logs import LogsHandler
 from .metrics import MetricsHandler
@@ -17,6 +19,8 @@ ROUTES = [
     ("/ledger", LedgerHandler),
     ("/logs", LogsHandler),
     ("/logs/tail", TailHandler),
+    ("/logs/histogram", HistogramHandler),
+    ("/logs/fields", FieldsHandler),
     (f"/logs/{_ID}", ReceiptHandler),
     ("/quarantine", QuarantineHandler),
     (f"/quarantine/{_ID}", OneQuarantinedHandler),

@@ -7,7 +7,8 @@ from ..errors import BadParameter
 from ..query.fields import MAX_KEYS
 
 MAX_NAMES = 100
-_THEMSELVES = ("_id", "message", "timestamp", "source", "data")
+#: Fields of a record that a query calls by their own names; all others are in ``data``.
+THEMSELVES = ("_id", "message", "timestamp", "source", "data")
 
 Document = dict[str, Any]
 Path = tuple[str, ...]
@@ -29,7 +30,7 @@ def names(arguments: Mapping[str, str]) -> list[str]:
 def path(name: str) -> Path:
     """Where in a record the field is that a query calls ``name``."""
     parts = tuple(name.split("."))
-    return parts if parts[0] == "data" or name in _THEMSELVES else ("data", *parts)
+    return parts if parts[0] == "data" or name in THEMSELVES else ("data", *parts)
 
 
 def project(document: Document, paths: Sequence[Path]) -> Document:
