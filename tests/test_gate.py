@@ -341,10 +341,11 @@ async def test_only_the_answers_to_wrong_secrets_wait(fetch, app):
     assert app.gate.failures.total == 6
 
 
+@pytest.mark.parametrize("path", ["/logs", "/logs/tail", "/logs/histogram", "/logs/fields", "/queue-size"])
 @pytest.mark.gen_test
-async def test_a_client_that_leaves_before_its_answer_is_forgotten(http_server, http_port, app):
+async def test_a_client_that_leaves_before_its_answer_is_forgotten(http_server, http_port, app, path, caplog):
     _, writer = await asyncio.open_connection("127.0.0.1", http_port)
-    writer.write(b"GET /logs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer wrong\r\n\r\n")
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer wrong\r\n\r\n".encode())
     while not app.in_progress:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     writer.transport.abort()
@@ -352,6 +353,7 @@ async def test_a_client_that_leaves_before_its_answer_is_forgotten(http_server, 
         await asyncio.sleep(0.01)
     # The answer, which nobody reads any more, is made all the same.
     await asyncio.sleep(2 * auth.FIRST_DELAY)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 # The audit

@@ -29,6 +29,10 @@ def _moment(name: str, arguments: Mapping[str, str], now_ms: int) -> int | None:
 class SearchHandler(BaseHandler):
     """A route that searches; it stops to when its client has gone."""
 
+    def initialize(self) -> None:
+        """The time for the search counts from here: a client may be gone before it is known whether it may ask."""
+        self.deadline = self.application.store.reader.deadline()
+
     def prepare(self) -> None:
         """Raises BadParameter for a parameter that is there twice."""
         super().prepare()
@@ -37,7 +41,6 @@ class SearchHandler(BaseHandler):
                 raise BadParameter(name, "it is there more than once")
         self.arguments = {name: self.get_query_argument(name) for name in self.request.query_arguments}
         self.now_ms = int(time.time() * 1000)
-        self.deadline = self.application.store.reader.deadline()
 
     def on_connection_close(self) -> None:
         """Nobody waits for the answer."""
