@@ -55,7 +55,10 @@ def tokens_file(tmp_path):
 
 @pytest.fixture
 def options(options, tokens_file):
-    return dataclasses.replace(options, tokens_file=str(tokens_file), cors_origins=("https://app.example",))
+    # No watchers: a tail that is let in would not end.
+    return dataclasses.replace(
+        options, tokens_file=str(tokens_file), cors_origins=("https://app.example",), max_watchers=0
+    )
 
 
 def routes():

@@ -126,7 +126,7 @@ async def test_an_id_that_is_not_fit_to_be_shown_is_not(fetch, given):
 
 @pytest.mark.gen_test
 async def test_a_failure_that_nobody_foresaw_is_logged_once_with_its_id(fetch, app, caplog, written, monkeypatch):
-    monkeypatch.setattr(app.store, "page", None)
+    monkeypatch.setattr(app.store.reader, "page", None)
     name, status = await refused(fetch, "/logs")
     assert (status, written()) == (500, [f"GET /logs failed, request {name}"])
     assert caplog.records[-1].exc_info
