@@ -23,6 +23,7 @@ class Process:
 
     def __init__(self, *arguments: str, log: Path, environ: dict[str, str] | None = None) -> None:
         self._log = log
+        self.environ = environ
         with log.open("ab") as errors:
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", "tornado_logsrv", f"--transport={TRANSPORT}", *arguments],

@@ -1,4 +1,5 @@
 import re
+from ipaddress import ip_network
 
 import pytest
 
@@ -33,6 +34,7 @@ GIVEN = {
     "allow_anonymous": ("yes", "yes"),
     "hosts": ("logs.example, 10.0.0.7", ("logs.example", "10.0.0.7")),
     "cors_origins": ("https://app.example,http://localhost:8080", ("https://app.example", "http://localhost:8080")),
+    "trusted_proxies": ("10.0.0.7, fd00::/8", (ip_network("10.0.0.7/32"), ip_network("fd00::/8"))),
     "session_key": ("k" * 32, "k" * 32),
     "tls_cert": ("cert.pem", "cert.pem"),
     "tls_key": ("key.pem", "key.pem"),
@@ -73,6 +75,7 @@ WRONG = {
     "allow_anonymous": (["", "true"], "must be one of yes, no"),
     "hosts": (["http://x", "a b", "x/y", "ä"], "must be names such as logs.example,10.0.0.7 without ports"),
     "cors_origins": (["*", "app.example", "https://app.example/"], "must be origins such as https://app.example,"),
+    "trusted_proxies": (["balancer", "10.0.0.1/8", "10.0.0.7:80"], "must be addresses or networks such as 10.0.0.7,"),
     "session_key": (["short"], "must be empty or at least 32 characters, random ones"),
     "tls_client_auth": (["", "none"], "must be one of optional, required"),
     "retention_days": (["", "-1", "1.5", "24001"], "must be a whole number from 0 to 24000"),

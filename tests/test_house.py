@@ -3,13 +3,16 @@
 import ast
 import configparser
 import importlib.util
+import ipaddress
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tornado.web
+import yaml
 
 from tornado_logsrv import config, jsontext, problems, readers, receivers
 
@@ -17,14 +20,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tornado_logsrv"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+#: The log servers of the compose file: the one by itself, and those of the profile "scale".
+COMPOSED = {name: service for name, service in COMPOSE["services"].items() if name.startswith("logsrv")}
 ROUTES = [*receivers.ROUTES, *readers.ROUTES]
 
 #: Module or directory → floor, as the README's picture of the layout has it.
 FLOORS = {name: int(floor) for name, floor in re.findall(r"^(\w+)(?:\.py|/) +(\d+)  ", README, re.MULTILINE)}
-COMPOSE_ENVIRONMENT = {
-    name: value.strip("\"'") for name, value in re.findall(r"^ +(LOGSRV_\w+): (.*)$", COMPOSE, re.MULTILINE)
-}
 SHELL_BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     shlex.split(command) for block in SHELL_BLOCKS for line in block.splitlines() for command in line.split(" && ")
@@ -205,24 +207,50 @@ def test_every_file_that_the_readme_links_to_is_there():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_every_logsrv_name_of_the_compose_file_is_an_option_with_a_value_that_is_allowed():
-    assert len(COMPOSE_ENVIRONMENT) == len(set(re.findall(r"\bLOGSRV_\w+", COMPOSE)))
-    assert {name.removeprefix("LOGSRV_").lower() for name in COMPOSE_ENVIRONMENT} <= set(config.FIELDS)
-    assert config.load([], COMPOSE_ENVIRONMENT).instance == "compose"
+def composed(name: str) -> config.Options:
+    """The options of a log server of the compose file, each checked."""
+    return config.load([], COMPOSED[name]["environment"])
 
 
-def test_the_compose_file_publishes_the_servers_port_on_this_machine_alone():
-    options = config.load([], COMPOSE_ENVIRONMENT)
-    published = re.findall(r"^ +ports:\n((?: +- .*\n)+)", COMPOSE, re.MULTILINE)
-    assert [block.strip() for block in published] == [f'- "127.0.0.1:{options.port}:{options.port}"']
-    assert f"http://127.0.0.1:{options.port}/healthz" in COMPOSE
+def published(service: dict[str, Any]) -> list[str]:
+    return service.get("ports", [])
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_every_logsrv_name_of_the_compose_file_is_an_option_with_a_value_that_is_allowed(name):
+    named = {variable.removeprefix("LOGSRV_").lower() for variable in COMPOSED[name]["environment"]}
+    assert named <= set(config.FIELDS)
+    options = composed(name)
+    assert options.instance == ("compose" if name == "logsrv" else name.replace("logsrv", "scale"))
     assert options.address == "0.0.0.0"
+    assert f"http://127.0.0.1:{options.port}/healthz" in COMPOSED[name]["healthcheck"]["test"][-1]
+    assert COMPOSED[name]["volumes"] == [f"{name}-data:{options.data_dir}"]
 
 
-def test_the_compose_file_leaves_a_stop_the_time_it_may_take():
-    logsrv = COMPOSE.partition("\n  logsrv:\n")[2].partition("\n  mongodb:\n")[0]
-    grace = re.search(r"^ +stop_grace_period: (\w+)$", logsrv, re.MULTILINE)
-    assert config.duration(grace[1]) > 2 * config.load([], COMPOSE_ENVIRONMENT).shutdown_timeout
+def test_the_compose_file_publishes_the_servers_port_and_the_balancers_on_this_machine_alone():
+    ports = {name: published(service) for name, service in COMPOSE["services"].items() if published(service)}
+    port = composed("logsrv").port
+    assert ports == {"logsrv": [f"127.0.0.1:{port}:{port}"], "balancer": ["127.0.0.1:3001:3001"]}
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_the_compose_file_leaves_a_stop_the_time_it_may_take(name):
+    grace = COMPOSED[name]["stop_grace_period"]
+    assert config.duration(grace) > 2 * composed(name).shutdown_timeout
+
+
+def test_without_a_profile_the_compose_file_is_the_small_deployment():
+    small = {name for name, service in COMPOSE["services"].items() if "profiles" not in service}
+    assert small == {"logsrv", "mongodb", "redis"}
+
+
+def test_the_servers_of_the_scale_profile_believe_its_balancer_alone():
+    address = COMPOSE["services"]["balancer"]["networks"]["scale"]["ipv4_address"]
+    network = ipaddress.ip_network(COMPOSE["networks"]["scale"]["ipam"]["config"][0]["subnet"])
+    assert ipaddress.ip_address(address) in network
+    scaled = [composed(name) for name in COMPOSED if name != "logsrv"]
+    assert [options.trusted_proxies for options in scaled] == [(ipaddress.ip_network(address),)] * 3
+    assert len({options.instance for options in scaled}) == 3
 
 
 def test_the_changelog_has_a_place_for_what_is_not_released():

@@ -6,6 +6,7 @@ A value is taken from the command line (``--name=value``), else the environment 
 
 import collections
 import dataclasses
+import ipaddress
 import os
 import re
 import socket
@@ -84,6 +85,14 @@ def origins(value: str) -> tuple[str, ...]:
         if not re.fullmatch(r"https?://[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?", origin):
             raise ValueError("must be origins such as https://app.example,http://localhost:8080")
     return found
+
+
+def networks(value: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """Addresses and networks with commas between them, or nothing."""
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
+    except ValueError:
+        raise ValueError("must be addresses or networks such as 10.0.0.7,172.16.0.0/12") from None
 
 
 def key(value: str) -> str:
@@ -192,6 +201,9 @@ class Options:
     )
     hosts: tuple[str, ...] = _option("", names, "names that this server goes by in requests, besides those of loopback")
     cors_origins: tuple[str, ...] = _option("", origins, "origins whose web pages may use this server, commas between")
+    trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = _option(
+        "", networks, "addresses of balancers whose X-Forwarded-For is believed, networks too, commas between"
+    )
     session_key: str = _option("", key, "what sign-ins are signed with (empty: a key of this --data_dir)")
     tls_cert: str = _option("", text, "PEM file of the server's certificate and its chain; with it, HTTPS")
     tls_key: str = _option("", text, "PEM file of its key (empty: in the file of --tls_cert)")

@@ -11,6 +11,7 @@ from .auth import ANONYMOUS, Failures, Scope, Token, Tokens, secrets_in
 from .config import Options
 from .errors import Forbidden, Unauthenticated
 from .origins import Origins
+from .proxies import Proxies
 
 log = logging.getLogger("logsrv.auth")
 
@@ -32,6 +33,7 @@ class Gate:
         if self._tokens is not None and not self._key:
             self._key = sessions.own_key(Path(options.data_dir))
         self.failures = Failures()
+        self.proxies = Proxies(options.trusted_proxies)
         # With --hosts the name is checked wherever the server listens. On loopback it always is: what keeps others out
         # there is the address alone.
         checked = bool(options.hosts) or is_loopback(options.address)

@@ -55,6 +55,7 @@ class BaseHandler(tornado.web.RequestHandler):
         """The request is in progress: a stop waits for it. Raises Denied and RateLimited for one that may not be."""
         self.application.request_began(self)
         gate, scope = self.application.gate, self.needed_scope
+        gate.proxies.apply(self.request)
         gate.check_origin(self.request, scope)
         self.token = gate.admit(self.request, scope)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .application import LogApplication
 
 _REQUEST_ID = problems.REQUEST_ID.encode()
+_FORWARDED = b"X-Forwarded-For"
 #: Fields that the handler has to see.
 _HANDLERS_OWN = frozenset((b"content-encoding", b"idempotency-key", b"cookie", b"origin", b"sec-fetch-site"))
 
@@ -41,6 +42,7 @@ class Lane:
         self._ids = application.new_ids
         self._collect = collect
         self._knows_host = application.gate.origins.knows_host
+        self._proxies = application.gate.proxies
         self._writers = application.gate.writers
         self._most = application.options.max_body_bytes
         self._path = path
@@ -82,24 +84,25 @@ class Lane:
         # By the clock on the wall, which may be set back.
         self._took(ended - began if ended > began else 0.0)
         if self._log is not None:
-            self._note(202, ended - began, _given_id(headers), context)
+            self._note(202, ended - began, _field(headers, _REQUEST_ID), headers, context)
         body = msgspec.json.encode(value)
         return b"%bContent-Length: %d\r\n\r\n%b" % (_head(202, "application/json", int(ended)), len(body), body)
 
     def _refused(self, error: errors.Unavailable, began: float, headers: Headers, context: Any) -> bytes:
-        ended, name = time.time(), problems.request_id(_given_id(headers))
+        ended, name = time.time(), problems.request_id(_field(headers, _REQUEST_ID))
         problem = problems.describe(error) | problems.occurrence(name)
         status, body = problem["status"], msgspec.json.encode(problem)
         self._application.requests.of("POST", self._path, status).observe(max(0.0, ended - began))
         self._application.refusals.note("POST", self._path, problem, name)
         if self._log is not None:
-            self._note(status, ended - began, name, context)
+            self._note(status, ended - began, name, headers, context)
         head = _head(status, problems.CONTENT_TYPE, int(ended), error.retry_after)
         return b"%b%b: %b\r\nContent-Length: %d\r\n\r\n%b" % (head, _REQUEST_ID, name.encode(), len(body), body)
 
-    def _note(self, status: int, seconds: float, name: str, context: Any) -> None:
+    def _note(self, status: int, seconds: float, name: str, headers: Headers, context: Any) -> None:
         assert self._log is not None
-        self._log.note("POST", self._path, status, seconds, str(context.remote_ip), problems.sane(name))
+        client = self._proxies.client(str(context.remote_ip), _field(headers, _FORWARDED))
+        self._log.note("POST", self._path, status, seconds, client, problems.sane(name))
 
     def _token(self, headers: Headers) -> Token | None:
         """Whose plain request it is, as the gate has found of one like it; None: it is for the handler."""
@@ -149,8 +152,8 @@ class Lane:
         answer.set_result(made)
 
 
-def _given_id(headers: Headers) -> str:
-    return b",".join(value for name, value in headers if name.lower() == _REQUEST_ID.lower()).decode("latin1")
+def _field(headers: Headers, wanted: bytes) -> str:
+    return b",".join(value for name, value in headers if name.lower() == wanted.lower()).decode("latin1")
 
 
 @functools.lru_cache(maxsize=64)
