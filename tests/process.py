@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,15 @@ TRANSPORT = os.environ.get("LOGSRV_TEST_TRANSPORT", "httptools")
 class Process:
     """One running server. ``log`` is what it wrote to standard error so far."""
 
-    def __init__(self, *arguments: str, log: Path, environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *arguments: str, log: Path, environ: dict[str, str] | None = None, under: Sequence[str] = ()
+    ) -> None:
+        """``under`` is a command, such as prlimit, that becomes the server."""
         self._log = log
         self.environ = environ
         with log.open("ab") as errors:
             self._popen = subprocess.Popen(
-                [sys.executable, "-m", "tornado_logsrv", f"--transport={TRANSPORT}", *arguments],
+                [*under, sys.executable, "-m", "tornado_logsrv", f"--transport={TRANSPORT}", *arguments],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env={**{k: v for k, v in os.environ.items() if not k.startswith("LOGSRV_")}, **(environ or {})},
@@ -67,6 +70,23 @@ class Process:
         with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             return json.loads(response.read())
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = self.url.partition("//")[2].rpartition(":")
+        return host, int(port)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of its resident memory."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time that it has used so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def send_signal(self, number: int) -> None:
         self._popen.send_signal(number)
 
@@ -88,9 +108,11 @@ class Process:
 
 
 @contextmanager
-def running(*arguments: str, log: Path, environ: dict[str, str] | None = None) -> Iterator[Process]:
+def running(
+    *arguments: str, log: Path, environ: dict[str, str] | None = None, under: Sequence[str] = ()
+) -> Iterator[Process]:
     """A server that ends with the block, one way or the other."""
-    process = Process(*arguments, log=log, environ=environ)
+    process = Process(*arguments, log=log, environ=environ, under=under)
     try:
         yield process
     finally:

@@ -149,7 +149,7 @@ async def serving(app: Any = None, **options: Any) -> AsyncIterator[int]:
     server = HTTPServer(app or application(), **options)
     server.listen(0, "127.0.0.1", socket.AF_INET)
     try:
-        yield next(iter(server._accepting)).getsockname()[1]
+        yield server.sockets[0].getsockname()[1]
     finally:
         server.stop()
         await server.close_all_connections()
@@ -1057,7 +1057,7 @@ async def test_forwarded_address_counts_with_xheaders_only() -> None:
 async def test_stop_takes_no_more_and_lets_those_there_finish() -> None:
     server = HTTPServer(application())
     server.listen(0, "127.0.0.1")
-    port = next(iter(server._accepting)).getsockname()[1]
+    port = server.sockets[0].getsockname()[1]
     async with connected(port) as one:
         assert await one.ask(get("/echo")) == (200, b"hello")
         one.send(get("/later"))
@@ -1082,7 +1082,7 @@ async def test_stop_before_the_loop_has_turned() -> None:
 async def test_closing_all_connections_tells_their_handlers() -> None:
     server = HTTPServer(application())
     server.listen(0, "127.0.0.1")
-    async with connected(next(iter(server._accepting)).getsockname()[1]) as one:
+    async with connected(server.sockets[0].getsockname()[1]) as one:
         one.send(get("/hanging"))
         await until(lambda: any(connection._exchange for connection in server._connections))
         server.stop()

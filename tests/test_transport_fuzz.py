@@ -60,7 +60,7 @@ class Side:
         self.seen: list[tuple[str, str, str, list[tuple[str, str]], bytes]] = []
         self.server = server_class(self.note, max_body_size=1000, max_header_size=4000, **options)
         self.server.listen(0, "127.0.0.1", socket.AF_INET)
-        sockets = getattr(self.server, "_accepting", None) or self.server._sockets.values()
+        sockets = getattr(self.server, "sockets", None) or self.server._sockets.values()
         self.address = next(iter(sockets)).getsockname()
 
     def note(self, request: httputil.HTTPServerRequest) -> None:

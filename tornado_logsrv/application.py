@@ -12,11 +12,13 @@ from tornado.ioloop import PeriodicCallback
 from . import problems, readers, receivers
 from .backup import Backup
 from .config import Options
+from .errors import TooManyConnections
 from .gate import Gate
 from .handler import BaseHandler, NotFoundHandler
 from .health import Health
 from .intake import Intake
 from .journal import Journal
+from .listener import Connections
 from .looplag import LoopLag
 from .measures import LOOK_SECONDS, Requests, RouteNames, Waiting
 from .metrics import Ledger
@@ -31,6 +33,8 @@ from .streams import RecordStream
 from .sweeper import Sweeper
 from .watch import Watch
 from .writer import BatchWriter
+
+_FULL = TooManyConnections("as many clients are connected as may be (--max_connections)", retry_after=5)
 
 
 class LogApplication(tornado.web.Application):
@@ -67,6 +71,7 @@ class LogApplication(tornado.web.Application):
         )
         self.intake.on_taken = self.watch.accepted
         self.loop_lag = LoopLag()
+        self.connections = Connections(options.max_connections, problems.whole_answer(_FULL))
         self.sweeper = Sweeper(
             store,
             options.retention_days,

@@ -20,6 +20,7 @@ LogsrvError
 │       ├── JournalUnavailable  Redis cannot take the request's records now
 │       ├── StoreUnavailable    MongoDB cannot be used now
 │       ├── TooManyWatchers     there are as many tails as there may be
+│       ├── TooManyConnections  there are as many connections as there may be
 │       └── StoredTimeout       taken and kept, but not confirmed by MongoDB in time
 └── LeaseHeld                   another live process has this one's name
 """
@@ -113,6 +114,10 @@ class StoreUnavailable(Unavailable):
 
 class TooManyWatchers(Unavailable):
     """As many watch as may (--max_watchers)."""
+
+
+class TooManyConnections(Unavailable):
+    """As many clients are connected as may be (--max_connections)."""
 
 
 class JournalUnavailable(Unavailable):

@@ -4,6 +4,8 @@ import re
 import secrets
 from typing import Any
 
+import msgspec
+
 from . import errors
 
 #: Error class → status, last part of the problem's ``type``, title. The first class that fits decides.
@@ -22,6 +24,7 @@ PROBLEMS: tuple[tuple[type[errors.Refused], int, str, str], ...] = (
     (errors.JournalUnavailable, 503, "journal-unavailable", "Redis cannot be used now"),
     (errors.QueueFull, 503, "queue-full", "The queue is full"),
     (errors.TooManyWatchers, 503, "too-many-watchers", "Too many watch already"),
+    (errors.TooManyConnections, 503, "too-many-connections", "Too many are connected already"),
     (errors.StoreUnavailable, 503, "store-unavailable", "MongoDB cannot be used now"),
     (errors.Unavailable, 503, "unavailable", "Not now"),
 )
@@ -53,6 +56,17 @@ def describe(error: errors.Refused) -> dict[str, Any]:
             problem = {"type": f"urn:logsrv:problem:{slug}", "title": title, "status": status, "detail": str(error)}
             return problem | _about_parameter(error)
     raise TypeError(f"no answer for {type(error).__name__}")
+
+
+def whole_answer(error: errors.Unavailable) -> bytes:
+    """The answer to ``error`` as bytes of HTTP/1.1, for who is not even asked what he wants; the connection ends."""
+    problem = describe(error)
+    body = msgspec.json.encode(problem)
+    head = (
+        f"HTTP/1.1 {problem['status']} Service Unavailable\r\nContent-Type: {CONTENT_TYPE}\r\n"
+        f"Content-Length: {len(body)}\r\nRetry-After: {error.retry_after}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode("ascii") + body
 
 
 def _about_parameter(error: errors.Refused) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from . import __version__, dryrun, embedded, receivers, serverlog
@@ -24,6 +23,7 @@ from .errors import LeaseHeld, StartError
 from .gate import is_loopback
 from .lane import Lane
 from .leases import RENEW_SECONDS, Leases
+from .listener import HTTPServer, reserve_descriptors
 from .store import RecordStore
 from .streams import FAILURES, RecordStream, connect
 from .sweeper import HELD_SECONDS
@@ -97,6 +97,7 @@ def http_server(application: LogApplication, context: ssl.SSLContext | None = No
     return server(
         application,
         **given,
+        connections=application.connections,
         ssl_options=context,
         max_header_size=_MAX_HEADER_BYTES,
         max_body_size=_ANY_SIZE,
@@ -148,6 +149,8 @@ class Server:
     async def start(self) -> None:
         """Everything that must be there before the first request. Raises StartError."""
         options = self._options
+        # Before the embedded servers, which have the same limit.
+        most = self._reserve_descriptors()
         # A port that is taken is found before anything is started.
         self._sockets = self._bind()
         self._check_reach()
@@ -161,6 +164,7 @@ class Server:
             self._redis, options.redis_prefix, options.instance_name, self._data.name, secrets.token_hex(8)
         )
         self._application = LogApplication(options, self._store, stream)
+        self._application.connections.most = most
         self._application.may_journal = lambda: self._leases.valid
         self._application.sweeper.take_turn = lambda: self._leases.take_turn("retention", HELD_SECONDS)
         # Before anything is read: two that write one stream would trim each other's entries.
@@ -190,6 +194,14 @@ class Server:
         except OSError as error:
             where = f"{self._options.address}:{self._options.port}"
             raise StartError(f"cannot listen on {where}: {error.strerror} (--address, --port)") from None
+
+    def _reserve_descriptors(self) -> int:
+        wanted = self._options.max_connections
+        most = reserve_descriptors(wanted)
+        if most < wanted:
+            log.warning("only %d clients can be connected at a time: the process may not have more file descriptors "
+                        "(ulimit -n)", most)  # fmt: skip
+        return most
 
     def _check_reach(self) -> None:
         """Raises StartError when others than this machine would be let in without being asked who they are."""

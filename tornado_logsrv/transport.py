@@ -16,7 +16,7 @@ callable), so request handlers do not change; WebSocket and ``detach()`` are not
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache, partial
 from math import inf
 from types import SimpleNamespace
@@ -26,19 +26,15 @@ from tornado import gen, httpserver, httputil
 from tornado.concurrent import future_set_result_unless_cancelled
 from tornado.escape import native_str, utf8
 from tornado.http1connection import _GzipMessageDelegate
-from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 from tornado.log import app_log, gen_log
 from tornado.netutil import bind_sockets, ssl_options_to_context
 
+from . import listener
 from .framing import ChunkedBody, FixedBody, Head, Headers, HeadTooLarge, explain
 
 #: Connections waiting to be accepted. Of 512 clients the slowest in a hundred waits 10 ms; with 100, 400 ms.
 BACKLOG = 2048
-
-#: Connections accepted before the loop turns to others. asyncio also logs as often, each second, when file
-#: descriptors have run out.
-_ACCEPT_AT_ONCE = 32
 
 #: The largest body, in bytes, that is collected for a fast route. Larger ones take the ordinary path.
 FAST_BODY = 1024 * 1024
@@ -808,11 +804,12 @@ def _fail(future: "asyncio.Future[None]") -> "asyncio.Future[None]":
     return future
 
 
-class HTTPServer(httpserver.HTTPServer):
-    """`tornado.httpserver.HTTPServer` on this transport, with all its arguments and two more:
+class HTTPServer(listener.HTTPServer):
+    """`tornado.httpserver.HTTPServer` on this transport, with all its arguments and three more:
 
     ``fast_routes`` maps (method, path), as bytes, to a `FastRoute`; the path is the request target up to "?".
     ``max_header_count`` is the most header fields a request may have.
+    ``connections`` bounds how many connections there may be.
     """
 
     def initialize(
@@ -831,9 +828,7 @@ class HTTPServer(httpserver.HTTPServer):
         self._ssl_context: ssl.SSLContext | None = None
         if self.ssl_options is not None:
             self._ssl_context = ssl_options_to_context(self.ssl_options, server_side=True)
-        self._accepting: dict[socket.socket, asyncio.Task[None]] = {}
-        self._servers: list[asyncio.AbstractServer] = []
-        self._backlog = BACKLOG
+        self._opening: set[asyncio.Task[Any]] = set()
         self._done: asyncio.Future[None] | None = None
         self._unflushed: list[_Connection] = []
         self.known_heads: dict[bytes, _KnownHead] = {}
@@ -848,39 +843,34 @@ class HTTPServer(httpserver.HTTPServer):
         reuse_port: bool = False,
     ) -> None:
         """Accept connections on a port, as `tornado.tcpserver.TCPServer.listen`. Raises OSError."""
-        self._backlog = backlog
         self.add_sockets(bind_sockets(port, address, family, backlog, flags, reuse_port))
 
-    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
-        """Accept connections on sockets that listen already, from the loop's next turn on."""
-        loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
-        for sock in sockets:
-            self._accepting[sock] = loop.create_task(self._accept(loop, sock))
+    def count(self) -> int:
+        """How many connections there are, with those that are being opened."""
+        return len(self._connections) + len(self._opening)
 
-    async def _accept(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        # The loop accepts, and knows what to do when file descriptors run out: wait a second (asyncio), or
-        # take the client off the backlog and hang up (uvloop).
-        create: Any = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-        server = await create(
-            lambda: _Connection(self, loop),
-            sock=sock,
-            ssl=self._ssl_context,
-            backlog=_ACCEPT_AT_ONCE,
-            start_serving=False,
-        )
-        self._servers.append(server)  # before it starts, so that stop() misses none
-        await server.start_serving()
-        sock.listen(self._backlog)  # the loop has just set it to what it accepts at once
+    def take(self, connection: socket.socket, address: Any) -> None:
+        """Serve a connection that has been accepted."""
+        loop = asyncio.get_running_loop()
+        opening = loop.connect_accepted_socket(partial(_Connection, self, loop), connection, ssl=self._ssl_context)
+        task = loop.create_task(opening)
+        self._opening.add(task)
+        task.add_done_callback(self._open)
 
-    def stop(self) -> None:
-        """Accept no more connections. Those there are go on."""
-        for task in self._accepting.values():
-            task.cancel()
-        for server in self._servers:
-            server.close()
-        for sock in self._accepting:
-            sock.close()
-        self._accepting, self._servers = {}, []
+    def _open(self, task: asyncio.Task[Any]) -> None:
+        self._opening.discard(task)
+        error = None if task.cancelled() else task.exception()
+        # A client that leaves, or speaks no TLS, is no news.
+        if error is not None and not isinstance(error, OSError):
+            app_log.error("A connection could not be opened", exc_info=error)
+
+    async def close_all_connections(self) -> None:
+        """Close all, also those that are being opened, and wait until everybody concerned has been told."""
+        if opening := [*self._opening]:
+            for task in opening:
+                task.cancel()
+            await asyncio.wait(opening)
+        await super().close_all_connections()
 
     def is_reading(self) -> bool:
         """Whether a part of a request has been read on any connection."""

@@ -131,6 +131,12 @@ class ServerCollector(Collector):
         yield _gauge(
             "logsrv_http_requests_in_progress", "Requests that wait for their answer.", self._application.in_progress
         )
+        connections = self._application.connections
+        yield _gauge("logsrv_http_connections", "Clients that are connected.", connections.count())
+        yield _gauge("logsrv_http_max_connections", "The bound on logsrv_http_connections.", connections.most)
+        yield CounterMetricFamily(
+            "logsrv_http_refused_connections", "Clients for whom there was no room.", value=connections.refused
+        )
         yield _gauge(
             "logsrv_tail_watchers", "Who follows the records as they come.", len(self._application.watch.watchers)
         )
