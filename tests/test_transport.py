@@ -979,6 +979,110 @@ async def test_fast_route_knows_the_client_behind_a_proxy() -> None:
     assert [seen[3] for seen in fast.seen] == ["4.4.4.4", "127.0.0.1", "4.4.4.4"]
 
 
+class Joining(Fast):
+    """A fast route that answers bodies alike together; what it does with the next ones is told."""
+
+    def __init__(self, *joint: Any, alone: Any = ()) -> None:
+        super().__init__(*alone)
+        self.joint = list(joint)
+        self.groups: list[list[bytes]] = []
+
+    def together(self, target: bytes, headers: Any) -> Any:
+        return self._answer if target == b"/echo" else None
+
+    def _answer(self, bodies: list[bytes]) -> Any:
+        self.groups.append(bodies)
+        answer = self.joint.pop(0) if self.joint else [named(body) for body in bodies]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def named(body: bytes) -> bytes:
+    return DONE.replace(b"done", b"%-4b" % body)
+
+
+@contextlib.asynccontextmanager
+async def clients(route: Fast, count: int) -> AsyncIterator[list[Client]]:
+    """Connections whose next request to /echo with a byte of body has a head that is known."""
+    async with serving(fast_routes={(b"POST", b"/echo"): route}) as port, contextlib.AsyncExitStack() as stack:
+        several = [await stack.enter_async_context(connected(port)) for _ in range(count)]
+        assert (await several[0].ask(post("/echo", b"0")))[0] == 202
+        route.seen.clear()
+        yield several
+
+
+async def ask_all(several: list[Client]) -> list[tuple[int, bytes]]:
+    """The answers to requests that arrive in one turn of the loop, with the clients' numbers as bodies."""
+    for number, one in enumerate(several):
+        one.send(post("/echo", b"%d" % number))
+    return [await one.answer() for one in several]
+
+
+@on_both_loops
+async def test_known_requests_of_one_turn_are_answered_together() -> None:
+    route = Joining()
+    async with clients(route, 5) as several:
+        for _ in range(3):
+            assert await ask_all(several) == [(202, b"%d   " % number) for number in range(5)]
+        assert (await several[0].ask(post("/echo", b"7"))) == (202, b"done")  # one alone need not wait for others
+    assert route.groups == [[b"0", b"1", b"2", b"3", b"4"]] * 3
+    assert [body for _, _, body, _ in route.seen] == [b"7"]
+
+
+@on_both_loops
+async def test_only_requests_that_may_be_mixed_are_answered_together() -> None:
+    route = Joining()
+    async with clients(route, 3) as several:
+        other = post("/echo?a=b", b"1")
+        assert await several[0].ask(other) == (202, b"done")
+        several[0].send(post("/echo", b"0"))
+        several[1].send(other)
+        several[2].send(post("/echo", b"2"))
+        assert [await one.answer() for one in several] == [(202, b"0   "), (202, b"done"), (202, b"2   ")]
+    assert route.groups == [[b"0", b"2"]]
+
+
+@on_both_loops
+@pytest.mark.parametrize("joint", [None, [DONE, None, None]], ids=["all", "two"])
+async def test_those_that_are_left_out_are_asked_alone_and_may_take_the_ordinary_path(joint: Any) -> None:
+    route = Joining(joint, alone=[DONE, *([DONE] if joint is None else []), None, DONE])
+    async with clients(route, 3) as several:
+        assert await ask_all(several) == [(202, b"done"), (200, b"1"), (202, b"done")]
+        assert await several[1].ask(post("/echo", b"4")) == (202, b"done")
+
+
+@on_both_loops
+async def test_requests_together_may_be_answered_later_with_what_follows_them_in_order() -> None:
+    answers: Deferred[Any] = Deferred()
+    route = Joining(answers)
+    async with clients(route, 3) as several:
+        for number, one in enumerate(several):
+            one.send(post("/echo", b"%d" % number))
+        await until(lambda: route.groups)
+        several[0].send(get("/echo") + post("/echo", b"5"))
+        several[1].writer.write_eof()
+        several[2].writer.transport.abort()
+        await asyncio.sleep(0.01)
+        answers.set_result([named(b"a"), named(b"b"), named(b"c")])
+        assert [await several[0].answer() for _ in range(3)] == [(202, b"a   "), (200, b"hello"), (202, b"done")]
+        assert await several[1].answer() == (202, b"b   ")
+        assert await several[1].rest() == b""
+
+
+@on_both_loops
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+async def test_requests_together_that_fail_are_answered_500_each(later: bool, caplog: pytest.LogCaptureFixture) -> None:
+    failing: Deferred[Any] = Deferred()
+    if later:
+        failing.set_exception(RuntimeError("together"))
+    route = Joining(failing if later else RuntimeError("together"))
+    async with clients(route, 2) as several:
+        assert [status for status, _ in await ask_all(several)] == [500, 500]
+        assert [await one.rest() for one in several] == [b"", b""]
+    assert "together" in caplog.text
+
+
 @on_both_loops
 async def test_pipelined_fast_answers_leave_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     writes = []

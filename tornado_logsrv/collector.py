@@ -29,3 +29,14 @@ class Collector(Protocol):
 
     def answer(self, receipt: Receipt) -> Any:
         """The value of the answer 202, once the records have been accepted."""
+
+
+class JointCollector(Protocol):
+    """The records of many requests, each of which has one: ``indexes`` says which; the others are collected alone."""
+
+    source: str
+    indexes: Sequence[int]
+    records: Sequence[bytes]
+
+    def answers(self, receipt: Receipt) -> Sequence[Any]:
+        """The value of the answer 202 to each of ``records``, once they have been accepted."""

@@ -76,6 +76,12 @@ class Intake:
             return _MEMORY
         return self._journaled(records, source, False) if ack == "journal" else self._stored(records, source)
 
+    def has_room(self, records: Sequence[bytes]) -> bool:
+        """Whether ``records`` of several requests can be taken as if they were of one: there is room for all."""
+        if self.closed or not self._spool.empty:
+            return False
+        return self._queue.has_room(sum(map(len, records)))
+
     def refuse(self, source: str, count: int) -> None:
         """``count`` records were refused before they were whole."""
         self._ledger.refused(source, count)

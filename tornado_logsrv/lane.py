@@ -7,27 +7,26 @@ gets the same bytes.
 
 import asyncio
 import functools
-import http.client
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-from tornado.httputil import format_timestamp
-
 from . import errors, problems
-from .auth import Token
-from .collector import Collector
+from .answers import Answers
+from .collector import Collector, JointCollector
 from .deferred import Deferred
 from .framing import Headers
 from .handler import check_media_type
 from .intake import ACKS, Receipt
+from .joint import JOINT_ACKS, JointLane
 
 if TYPE_CHECKING:
     from .application import LogApplication
 
 _REQUEST_ID = problems.REQUEST_ID.encode()
 _FORWARDED = b"X-Forwarded-For"
+#: Pairs of an ack and an Authorization value for which requests are put together.
+_MOST_KINDS = 1024
 #: Fields that the handler has to see.
 _HANDLERS_OWN = frozenset((b"content-encoding", b"idempotency-key", b"cookie", b"origin", b"sec-fetch-site"))
 
@@ -36,18 +35,23 @@ class Lane:
     """Answers ``POST`` on one path. Called by the transport; None sends the request to the handler."""
 
     def __init__(self, application: "LogApplication", path: str, collect: Callable[..., Collector]) -> None:
-        """``collect`` makes the collector of a request, from a source of ids and the time in milliseconds."""
+        """``collect`` makes the collector of a request, from a source of ids and the time in milliseconds.
+
+        If it has ``together``, that makes a JointCollector of the bodies of several, from the same.
+        """
         self._application = application
         self._accept = application.intake.accept
         self._ids = application.new_ids
         self._collect = collect
+        self._collect_jointly: Callable[..., JointCollector] | None = getattr(collect, "together", None)
         self._knows_host = application.gate.origins.knows_host
         self._proxies = application.gate.proxies
         self._writers = application.gate.writers
         self._most = application.options.max_body_bytes
         self._path = path
         self._log = application.request_log
-        self._took = application.requests.of("POST", path, 202).observe
+        self._answers = Answers(application, path)
+        self._joint: dict[tuple[str, bytes], JointLane] = {}
         default = {path.encode(): application.options.ack}
         self._acks = default | {f"{path}?ack={ack}".encode(): ack for ack in ACKS}
 
@@ -57,7 +61,8 @@ class Lane:
         ack = self._acks.get(target)
         if ack is None or len(body) > self._most or self._application.stopping:
             return None
-        token = self._token(headers)
+        authorization = self._authorization(headers)
+        token = None if authorization is None else self._writers.get(authorization)
         if token is None or token.is_over:
             return None
         collector = self._collect(self._ids, int(began * 1000))
@@ -80,32 +85,25 @@ class Lane:
         return self._later(collector, told, spend, began, headers, context)
 
     def _taken(self, value: Any, began: float, headers: Headers, context: Any) -> bytes:
-        ended = time.time()
-        # By the clock on the wall, which may be set back.
-        self._took(ended - began if ended > began else 0.0)
+        seconds = self._answers.took(began)
         if self._log is not None:
-            self._note(202, ended - began, _field(headers, _REQUEST_ID), headers, context)
-        body = msgspec.json.encode(value)
-        return b"%bContent-Length: %d\r\n\r\n%b" % (_head(202, "application/json", int(ended)), len(body), body)
+            self._note(202, seconds, _field(headers, _REQUEST_ID), headers, context)
+        return self._answers.taken(value)
 
     def _refused(self, error: errors.Unavailable, began: float, headers: Headers, context: Any) -> bytes:
-        ended, name = time.time(), problems.request_id(_field(headers, _REQUEST_ID))
-        problem = problems.describe(error) | problems.occurrence(name)
-        status, body = problem["status"], msgspec.json.encode(problem)
-        self._application.requests.of("POST", self._path, status).observe(max(0.0, ended - began))
-        self._application.refusals.note("POST", self._path, problem, name)
+        name = problems.request_id(_field(headers, _REQUEST_ID))
+        answer, status, seconds = self._answers.refused(error, began, name)
         if self._log is not None:
-            self._note(status, ended - began, name, headers, context)
-        head = _head(status, problems.CONTENT_TYPE, int(ended), error.retry_after)
-        return b"%b%b: %b\r\nContent-Length: %d\r\n\r\n%b" % (head, _REQUEST_ID, name.encode(), len(body), body)
+            self._note(status, seconds, name, headers, context)
+        return answer
 
     def _note(self, status: int, seconds: float, name: str, headers: Headers, context: Any) -> None:
         assert self._log is not None
         client = self._proxies.client(str(context.remote_ip), _field(headers, _FORWARDED))
         self._log.note("POST", self._path, status, seconds, client, problems.sane(name))
 
-    def _token(self, headers: Headers) -> Token | None:
-        """Whose plain request it is, as the gate has found of one like it; None: it is for the handler."""
+    def _authorization(self, headers: Headers) -> bytes | None:
+        """Who sends a plain request, as the gate knows them; None: it is for the handler."""
         authorization = b""
         for name, value in headers:
             name = name.lower()
@@ -116,7 +114,24 @@ class Lane:
                 authorization = value
             elif name in _HANDLERS_OWN or (name == b"content-type" and not _is_json(value)):
                 return None
-        return self._writers.get(authorization)
+        return authorization
+
+    def together(self, target: bytes, headers: Headers) -> JointLane | None:
+        """What answers requests with this head that come together; None when each is to be answered alone."""
+        ack, authorization = self._acks.get(target), self._authorization(headers)
+        if ack is None or authorization is None or authorization not in self._writers:
+            return None
+        if ack not in JOINT_ACKS or self._collect_jointly is None:
+            return None
+        # What is logged, or named, one by one is answered so.
+        if self._log is not None or _field(headers, _REQUEST_ID):
+            return None
+        if len(self._joint) >= _MOST_KINDS:
+            self._joint.clear()
+        kind = ack, authorization
+        if kind not in self._joint:
+            self._joint[kind] = JointLane(self._application, self._answers, self._collect_jointly, *kind)
+        return self._joint[kind]
 
     def _later(
         self,
@@ -163,13 +178,3 @@ def _is_json(content_type: bytes) -> bool:
     except errors.UnsupportedMedia:
         return False
     return True
-
-
-@functools.lru_cache(maxsize=16)
-def _head(status: int, content_type: str, second: int, retry_after: int | None = None) -> bytes:
-    """The head of an answer but for its length: made once a second."""
-    lines = [f"HTTP/1.1 {status} {http.client.responses[status]}", f"Content-Type: {content_type}"]
-    lines.append(f"Date: {format_timestamp(second)}")
-    if retry_after is not None:
-        lines.append(f"Retry-After: {retry_after}")
-    return "\r\n".join([*lines, ""]).encode()

@@ -27,10 +27,10 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count one observation."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+    def observe(self, value: float, count: int = 1) -> None:
+        """Count an observation, or several that are equal."""
+        self.counts[bisect_left(self.bounds, value)] += count
+        self.sum += count * value
 
 
 Labels = tuple[str, str, int]

@@ -103,10 +103,17 @@ class RecordQueue:
             return self._put_back[0]
         return self._next_place - len(self._records)
 
+    def has_room(self, size: int) -> bool:
+        """Whether records of ``size`` bytes in all can be offered."""
+        return self._bytes + self._reserved + size <= self._max_bytes
+
+    def _check_room(self, size: int) -> None:
+        if not self.has_room(size):
+            raise QueueFull(f"the queue is full ({self._bytes + self._reserved} of {self._max_bytes} bytes)")
+
     def reserve(self, size: int) -> None:
         """Keep ``size`` bytes free for records that are about to be offered. Raises QueueFull without room."""
-        if self._bytes + self._reserved + size > self._max_bytes:
-            raise QueueFull(f"the queue is full ({self._bytes + self._reserved} of {self._max_bytes} bytes)")
+        self._check_room(size)
         self._reserved += size
 
     def release(self, size: int) -> None:
@@ -116,8 +123,7 @@ class RecordQueue:
     def offer(self, records: Sequence[bytes]) -> None:
         """Append all of ``records``, or none: raises QueueFull when there is no room for them."""
         size = sum(map(len, records))
-        if self._bytes + self._reserved + size > self._max_bytes:
-            raise QueueFull(f"the queue is full ({self._bytes + self._reserved} of {self._max_bytes} bytes)")
+        self._check_room(size)
         self._append(records, size)
 
     def restore(self, records: Sequence[bytes], size: int | None = None) -> None:

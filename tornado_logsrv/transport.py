@@ -7,7 +7,8 @@ callable), so request handlers do not change; WebSocket and ``detach()`` are not
   llhttp is shown every byte of them too. What the two read differently is refused: a message whose end is in
   dispute is how requests are smuggled (RFC 9112, section 11.2). A head that they have agreed on is not read again.
 - bytes go from and to an `asyncio.Transport` (of asyncio or uvloop), with no IOStream between.
-- a route in ``fast_routes`` sees a small plain request before any header object, delegate or task is made.
+- a route in ``fast_routes`` sees a small plain request before any header object, delegate or task is made, and those
+  of one turn of the loop together, if it likes.
 
     bytes → _Connection → Head → fast route → bytes
                             ↘ _Exchange ⇄ HTTPMessageDelegate
@@ -16,7 +17,7 @@ callable), so request handlers do not change; WebSocket and ``detach()`` are not
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from math import inf
 from types import SimpleNamespace
@@ -31,6 +32,7 @@ from tornado.log import app_log, gen_log
 from tornado.netutil import bind_sockets, ssl_options_to_context
 
 from . import listener
+from .deferred import Deferred
 from .framing import ChunkedBody, FixedBody, Head, Headers, HeadTooLarge, explain
 
 #: Connections waiting to be accepted. Of 512 clients the slowest in a hundred waits 10 ms; with 100, 400 ms.
@@ -38,6 +40,9 @@ BACKLOG = 2048
 
 #: The largest body, in bytes, that is collected for a fast route. Larger ones take the ordinary path.
 FAST_BODY = 1024 * 1024
+
+#: The largest body, in bytes, that is answered together with others.
+_TOGETHER_BODY = 16 * 1024
 
 #: Heads that are known again, and the most bytes that one may have.
 _KNOWN_HEADS = 1024
@@ -79,6 +84,19 @@ class FastRoute(Protocol):
     ) -> bytes | Awaitable[bytes] | None: ...
 
 
+class JoiningRoute(FastRoute, Protocol):
+    """A fast route for which requests that come at the same time are less work together than one by one."""
+
+    def together(self, target: bytes, headers: Headers, /) -> "Together | None":
+        """What answers requests with this head in one go; equal for those that may be mixed, None when none may."""
+
+
+#: Answers plain requests with the bodies given, in their order: the bytes of a complete response each, or None where
+#: the fast route has to be asked alone. None or a Deferred for all of them together. An exception is as a fast route's.
+Together = Callable[[list[bytes]], "Answers | Deferred[Answers] | None"]
+Answers = Sequence[bytes | None]
+
+
 class _KnownHead(NamedTuple):
     """A head that was read before: what it asks for, and how many bytes follow it."""
 
@@ -86,6 +104,11 @@ class _KnownHead(NamedTuple):
     target: bytes
     headers: Headers
     route: FastRoute
+    together: Together | None
+
+
+#: A request of this turn of the loop that is answered together with others: whose it is, its head, all of it, its body.
+_Asking = tuple["_Connection", _KnownHead, bytes, bytes]
 
 
 class _Forwarded:
@@ -453,8 +476,17 @@ class _Connection(asyncio.Protocol):
         if known is None or len(data) - end != known.length or self._writing_paused or self.closed:
             return False
         self._between = False
+        if known.together is None:
+            return self._answer_alone(known, data[end:])
+        self._deadline = inf
+        self._step = self._wait
+        self._server.answer_together((self, known, data, data[end:]))
+        return True
+
+    def _answer_alone(self, known: _KnownHead, body: bytes) -> bool:
+        """Ask a fast route for the answer to a request with a known head; False when it declines."""
         try:
-            answer = self._call_fast_route(known.route, known.target, known.headers, data[end:])
+            answer = self._call_fast_route(known.route, known.target, known.headers, body)
         except Exception:
             return self._fast_route_failed()
         if answer is None:
@@ -466,6 +498,25 @@ class _Connection(asyncio.Protocol):
         else:
             self._await_fast_route(cast(Awaitable[bytes], answer))
         return True
+
+    def end_waiting(self, known: _KnownHead, text: bytes, body: bytes, answer: bytes | None) -> None:
+        """Answer a request that has waited for others; None: it is answered alone after all."""
+        if self.closed:
+            return
+        if answer is not None:
+            self.send(answer)
+            self._next_request()
+        elif not self._answer_alone(known, body):
+            self._received[:0] = text
+            self._step = self._read_head
+        if self._received or self._ended:
+            self._run()
+
+    def fail_waiting(self) -> None:
+        """A request that has waited for others cannot be answered."""
+        if not self.closed:
+            self._fast_route_failed()
+            self._run()
 
     def _run(self) -> None:
         """Take steps until one has to wait. Answers given meanwhile are written together."""
@@ -545,7 +596,7 @@ class _Connection(asyncio.Protocol):
             del received[: head.length]
             head.follow(body)
         head.confirm_end()
-        self._server.remember(self._head_text, _KnownHead(head.length, head.target, head.headers, self._route))
+        self._server.remember(self._head_text, head, self._route)
         if type(answer) is bytes:
             self.send(answer)
             self._next_request()
@@ -832,6 +883,7 @@ class HTTPServer(listener.HTTPServer):
         self._done: asyncio.Future[None] | None = None
         self._unflushed: list[_Connection] = []
         self.known_heads: dict[bytes, _KnownHead] = {}
+        self._asking: list[_Asking] = []
 
     def listen(
         self,
@@ -876,12 +928,60 @@ class HTTPServer(listener.HTTPServer):
         """Whether a part of a request has been read on any connection."""
         return any(connection.is_reading for connection in cast(Any, self._connections))
 
-    def remember(self, text: bytes, head: _KnownHead) -> None:
-        """``text`` was read as this head, and the request ended where it says."""
-        if len(text) <= _KNOWN_HEAD_BYTES:
-            if len(self.known_heads) >= _KNOWN_HEADS:
-                self.known_heads.clear()
-            self.known_heads[text] = head
+    def remember(self, text: bytes, head: Head, route: FastRoute) -> None:
+        """``text`` was read as this head, and the request, which ``route`` has answered, ended where it says."""
+        if len(text) > _KNOWN_HEAD_BYTES:
+            return
+        if len(self.known_heads) >= _KNOWN_HEADS:
+            self.known_heads.clear()
+        join = getattr(route, "together", None) if head.length <= _TOGETHER_BODY else None
+        together = join(head.target, head.headers) if join else None
+        self.known_heads[text] = _KnownHead(head.length, head.target, head.headers, route, together)
+
+    def answer_together(self, asking: _Asking) -> None:
+        """Answer a request, with all others like it, when this turn of the loop is done.
+
+        With 32 clients a request costs 9.7 us of processor time in place of 13.4; with ack=journal 15 in place of 22.
+        """
+        if not self._asking:
+            asking[0].loop.call_soon(self._answer_turn)
+        self._asking.append(asking)
+
+    def _answer_turn(self) -> None:
+        groups: dict[Together | None, list[_Asking]] = {}
+        for asking in self._asking:
+            groups.setdefault(asking[1].together, []).append(asking)
+        self._asking = []
+        for together, group in groups.items():
+            self._answer_group(cast(Together, together), group)
+
+    def _answer_group(self, together: Together, group: list[_Asking]) -> None:
+        try:
+            # One alone need not be put together.
+            answers = together([body for _, _, _, body in group]) if len(group) > 1 else None
+        except Exception:
+            self._fail_group(group)
+            return
+        if isinstance(answers, Deferred):
+            answers.add_done_callback(partial(self._group_done, group))
+        else:
+            self._end_group(group, answers or [None] * len(group))
+
+    def _group_done(self, group: list[_Asking], answers: Deferred[Answers]) -> None:
+        try:
+            found = answers.result()
+        except (Exception, asyncio.CancelledError):
+            self._fail_group(group)
+        else:
+            self._end_group(group, found)
+
+    def _end_group(self, group: list[_Asking], answers: Answers) -> None:
+        for (connection, known, text, body), answer in zip(group, answers, strict=True):
+            connection.end_waiting(known, text, body, answer)
+
+    def _fail_group(self, group: list[_Asking]) -> None:
+        for connection, *_ in group:
+            connection.fail_waiting()
 
     def opened(self, connection: _Connection) -> None:
         """A client has connected: ``close_all_connections`` will close it."""

@@ -1,5 +1,6 @@
 """``POST /add-job``: one JSON body, any JSON value, one record. ``POST /add-jobs``: many, as an array or NDJSON."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from .. import jsontext, records
@@ -37,10 +38,44 @@ class Job:
 
     def answer(self, receipt: Receipt) -> dict[str, Any]:
         """The record's id and how it was acknowledged."""
-        answer = {"message": "Job added", "id": self._id.hex(), "ack": receipt.ack}
+        answer = _added(self._id, receipt)
         if receipt.quarantined:
             answer |= {"message": "Job quarantined", "reason": receipt.quarantined[0]}
         return answer
+
+    @classmethod
+    def together(cls, bodies: Sequence[bytes], id_of: IdOf, now_ms: int) -> "JobsTogether":
+        """The records of requests that came at the same time."""
+        return JobsTogether(bodies, id_of, now_ms)
+
+
+def _added(record_id: bytes, receipt: Receipt) -> dict[str, Any]:
+    return {"message": "Job added", "id": record_id.hex(), "ack": receipt.ack}
+
+
+class JobsTogether:
+    """The records of many requests, each of which is one plain job: encoded in one go, each costs a third."""
+
+    source = records.JOB_SOURCE
+
+    def __init__(self, bodies: Sequence[bytes], id_of: IdOf, now_ms: int) -> None:
+        """Whatever is no plain object, or cannot be read, is left to be looked at alone."""
+        values = [_plain_object(body) for body in bodies]
+        self.indexes = [index for index, value in enumerate(values) if value is not None]
+        self._ids = id_of.of(self.indexes)
+        self.records = records.encode_jobs([value for value in values if value is not None], self._ids, now_ms)
+
+    def answers(self, receipt: Receipt) -> list[dict[str, Any]]:
+        """What Job.answer gives, for each record."""
+        return [_added(record_id, receipt) for record_id in self._ids]
+
+
+def _plain_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        value, plain = jsontext.decode(body)
+    except (Unreadable, TooLarge):
+        return None
+    return value if plain and type(value) is dict else None
 
 
 class Jobs:
