@@ -212,14 +212,19 @@ class RecordReader:
         return found
 
     async def stream(
-        self, selection: Selection, order: Order = "desc", limit: int | None = None, deadline: Deadline | None = None
+        self,
+        selection: Selection,
+        order: Order = "desc",
+        limit: int | None = None,
+        deadline: Deadline | None = None,
+        after: Position | None = None,
     ) -> AsyncIterator[list[Document]]:
-        """All that is selected, or ``limit`` of it, a page at a time: between them nothing is open in MongoDB.
+        """All that is selected behind ``after``, or ``limit`` of it, a page at a time: nothing stays open in MongoDB.
 
         Each page has the time of ``deadline`` for itself.
         """
         deadline = deadline or self.deadline()
-        left, page = limit, Page([], None)
+        left, page = limit, Page([], after)
         while left is None or left > 0:
             deadline.restart()
             size = STREAM_PAGE if left is None else min(left, STREAM_PAGE)

@@ -1,33 +1,44 @@
-"""``GET /logs``: stored records that a query selects, a page at a time."""
+"""``GET /logs``: stored records that a query selects, a page at a time or, as an export, all of them."""
 
 import dataclasses
+import datetime
+import logging
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
-from .. import jsontext
+from tornado.iostream import StreamClosedError
+
+from .. import jsontext, problems
 from ..auth import Scope
-from ..errors import BadParameter
+from ..errors import BadParameter, Refused
 from ..reading import Order, Position, Selection
-from . import paging, projection
+from . import export, paging, projection
 from .searching import SearchHandler, selection
 
-PARAMETERS = ("q", "from", "to", "limit", "order", "cursor", "fields")
+log = logging.getLogger("logsrv.http")
+
+PARAMETERS = ("q", "from", "to", "limit", "order", "cursor", "fields", "format")
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What a request asks for: at most ``limit`` of ``selection`` in ``order``, behind ``after``, with ``fields``."""
+    """What a request asks for: at most ``limit`` of ``selection`` in ``order``, behind ``after``, with ``fields``.
+
+    ``form`` is that of an export, which may have no limit; None for a page.
+    """
 
     selection: Selection
-    limit: int
+    limit: int | None
     order: Order
     after: Position | None
     fields: list[str]
+    form: export.Form | None = None
 
 
-def parse(arguments: Mapping[str, str], now_ms: int) -> Asked:
-    """The page that query parameters ask for. Raises BadParameter, naming the one that is wrong."""
+def parse(arguments: Mapping[str, str], now_ms: int, accept: str = "") -> Asked:
+    """What query parameters and ``Accept`` ask for. Raises BadParameter, naming the one that is wrong."""
     paging.check_names(arguments, PARAMETERS)
+    form = export.form(arguments, accept)
     order, cursor = _order(arguments), paging.cursor(arguments)
     if cursor is not None:
         if "order" in arguments and cursor.order != order:
@@ -36,10 +47,11 @@ def parse(arguments: Mapping[str, str], now_ms: int) -> Asked:
         now_ms = now_ms if cursor.now_ms is None else cursor.now_ms
     return Asked(
         selection(arguments, now_ms),
-        paging.limit(arguments),
+        paging.limit(arguments) if form is None else paging.any_limit(arguments),
         order,
         None if cursor is None else cursor.after,
         projection.names(arguments),
+        form,
     )
 
 
@@ -55,20 +67,66 @@ class LogsHandler(SearchHandler):
 
     scope = Scope.READ
 
+    _gone = False
+
     async def get(self) -> None:
-        """A JSON array; the next page, if there is one, in ``Link``."""
-        asked = parse(self.arguments, self.now_ms)
+        """A JSON array, and the next page, if there is one, in ``Link``; or a stream of all that is selected."""
+        asked = parse(self.arguments, self.now_ms, self.request.headers.get("Accept", ""))
+        self.set_header("Vary", "Accept")
+        await (self._page(asked) if asked.form is None else self._export(asked, asked.form))
+
+    head = get
+
+    async def _page(self, asked: Asked) -> None:
         page = await self.application.store.reader.page(
-            asked.selection, asked.order, asked.after, asked.limit, self.deadline
+            asked.selection, asked.order, asked.after, asked.limit or paging.DEFAULT_LIMIT, self.deadline
         )
         if page.next is not None:
             cursor = paging.Cursor(asked.order, page.next, asked.selection.now_ms)
             self.set_header("Link", paging.next_link(self.request.path, self.arguments, cursor))
-        documents = page.documents
-        if asked.fields:
-            paths = [projection.path(name) for name in asked.fields]
-            documents = [projection.project(document, paths) for document in documents]
         self.set_header("Content-Type", "application/json")
-        self.finish(jsontext.write(documents))
+        self.finish(jsontext.write(projection.projected(page.documents, asked.fields)))
 
-    head = get
+    async def _export(self, asked: Asked, form: export.Form) -> None:
+        self.set_header("Content-Type", form.media_type)
+        self.set_header("Content-Disposition", f'attachment; filename="{_file_name(self.now_ms, form)}"')
+        if self.request.method == "HEAD":
+            return
+        began = False
+        try:
+            async for documents in self.application.store.reader.stream(
+                asked.selection, asked.order, asked.limit, self.deadline, asked.after
+            ):
+                if not began:
+                    self.write(form.head(asked.fields))
+                began = True
+                self.write(form.rows(documents, asked.fields))
+                # No page is read before the client has room for the one before.
+                await self.flush()
+        except StreamClosedError:
+            # The client has what it wanted.
+            return
+        except Exception as error:
+            if not began:
+                raise
+            if not self._gone:
+                self._cut_short(error)
+
+    def _cut_short(self, error: Exception) -> None:
+        """End without the end of the answer (RFC 9112, section 8): a part must not be taken for the whole."""
+        if isinstance(error, Refused):
+            problem = problems.describe(error)
+            log.error("an export was cut short, request %s: %s", self.request_id, problem["detail"])
+        else:
+            self.log_exception(type(error), error, error.__traceback__)
+        cast(Any, self.request.connection).stream.close()
+
+    def on_connection_close(self) -> None:
+        """Nobody waits for the answer."""
+        self._gone = True
+        super().on_connection_close()
+
+
+def _file_name(now_ms: int, form: export.Form) -> str:
+    moment = datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC)
+    return f"logs-{moment:%Y%m%dT%H%M%SZ}.{form.name}"

@@ -46,6 +46,11 @@ def limit(arguments: Mapping[str, str], default: int = DEFAULT_LIMIT) -> int:
     return whole("limit", arguments.get("limit", str(default)), MAX_LIMIT)
 
 
+def any_limit(arguments: Mapping[str, str]) -> int | None:
+    """How many at the most, however many that are; None: all. Raises BadParameter."""
+    return whole("limit", arguments["limit"], 10**18) if "limit" in arguments else None
+
+
 def whole(name: str, given: str, most: int) -> int:
     """A whole number from 1 to ``most``. Raises BadParameter."""
     if not re.fullmatch(r"[0-9]{1,18}", given) or not 1 <= int(given) <= most:

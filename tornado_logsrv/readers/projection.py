@@ -38,6 +38,12 @@ def project(document: Document, paths: Sequence[Path]) -> Document:
     return {"_id": document["_id"], **_kept(document, paths)}
 
 
+def projected(documents: Sequence[Document], wanted: Sequence[str]) -> Sequence[Document]:
+    """``documents`` with what is ``wanted`` by name, or as they are when nothing is."""
+    paths = [path(name) for name in wanted]
+    return [project(document, paths) for document in documents] if paths else documents
+
+
 def value_at(document: Document, where: Path) -> Any:
     """The one value at a path; a list when an array leads to several; None when there is none."""
     found = list(_values(document, where))
