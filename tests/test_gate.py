@@ -64,10 +64,8 @@ def options(options, tokens_file):
 def routes():
     """A path that fits each route, and its handler."""
     for pattern, handler in [*receivers.ROUTES, *readers.ROUTES]:
-        path = pattern
-        for group, value in (("([0-9a-f]{24})", "0" * 24), ("([^/_][^/]*)", "x"), ("([^/]+)", "x")):
-            path = path.replace(group, value)
-        yield path, handler
+        values = {"record_id": "0" * 24}
+        yield re.sub(r"\(\?P<(\w+)>[^)]*\)", lambda group, of=values: of.get(group[1], "x"), pattern), handler
     for path, rule in (("/", receivers.FIRST_ROUTES[0]), ("/index", receivers.LAST_ROUTES[0])):
         yield path, rule.target
 

@@ -14,7 +14,7 @@ import pytest
 import tornado.web
 import yaml
 
-from tornado_logsrv import config, jsontext, problems, readers, receivers
+from tornado_logsrv import config, handler, jsontext, problems, readers, receivers
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tornado_logsrv"
@@ -88,9 +88,7 @@ def public_members(where: str, node: ast.Module | ast.ClassDef) -> Iterator[tupl
 
 
 def methods(route_handler: type[tornado.web.RequestHandler]) -> Iterator[str]:
-    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
-        if getattr(route_handler, method.lower()) is not getattr(tornado.web.RequestHandler, method.lower()):
-            yield method
+    yield from (method for method in handler.methods(route_handler) if method not in ("HEAD", "OPTIONS"))
 
 
 def test_the_readme_has_a_floor_for_every_module_and_for_nothing_else():
@@ -132,9 +130,8 @@ def test_every_environment_variable_that_the_readme_names_is_an_option():
 
 def test_every_route_is_in_the_readme():
     lines = re.findall(r"^(?:### |    )`?(GET|POST|PUT|DELETE) +(/\S*?)`?(?: .*)?$", README, re.MULTILINE)
-    names = {"([0-9a-f]{24})": "{id}", "([^/_][^/]*)": "{index}", "([^/]+)": "{name}"}
     shown = [
-        (re.sub(r"\([^)]*\)", lambda group: names[group[0]], path), route_handler) for path, route_handler in ROUTES
+        (re.sub(r"\(\?P<(?:record_)?(\w+)>[^)]*\)", r"{\1}", path), route_handler) for path, route_handler in ROUTES
     ]
     assert set(lines) == {(method, path) for path, route_handler in shown for method in methods(route_handler)}
 
@@ -142,12 +139,17 @@ def test_every_route_is_in_the_readme():
 def test_every_route_states_what_a_token_needs_for_it():
     ends = [rule.target for rule in (*receivers.FIRST_ROUTES, *receivers.LAST_ROUTES)]
     handlers = [*(route[1] for route in ROUTES), *ends]
-    assert [handler for handler in handlers if not hasattr(handler, "scope")] == []
+    assert [each for each in handlers if not hasattr(each, "scope")] == []
 
 
 def test_every_parameter_of_logs_is_in_the_readme():
     section = README.partition("### `GET /logs`")[2].partition("\n### ")[0]
-    assert tuple(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == readers.logs.PARAMETERS
+    assert tuple(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == tuple(readers.logs.PARAMETERS)
+
+
+def test_what_reads_by_get_answers_head_as_well():
+    found = {path: handler.methods(route_handler) for path, route_handler in ROUTES}
+    assert [path for path, names in found.items() if "GET" in names and "HEAD" not in names] == ["/logs/tail"]
 
 
 def test_every_problem_is_in_the_readme_with_its_status():

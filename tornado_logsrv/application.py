@@ -42,8 +42,10 @@ class LogApplication(tornado.web.Application):
 
     def __init__(self, options: Options, store: RecordStore, stream: RecordStream) -> None:
         """Raises OSError when the data directory, which must be there, cannot be read, and StartError as Gate does."""
+        #: Every path and its handler, but for those that are there for clients of Elasticsearch alone.
+        self.routes = [*receivers.ROUTES, *readers.ROUTES]
         super().__init__(
-            [*receivers.FIRST_ROUTES, *receivers.ROUTES, *readers.ROUTES, *receivers.LAST_ROUTES],
+            [*receivers.FIRST_ROUTES, *self.routes, *receivers.LAST_ROUTES],
             default_handler_class=NotFoundHandler,
         )
         self.options = options

@@ -10,10 +10,11 @@ import msgspec
 import tornado.web
 from tornado.ioloop import IOLoop
 
-from . import codings, errors, problems
+from . import codings, errors, operations, problems
 from .auth import Scope, Token
 from .collector import Collector, IdOf
 from .intake import ACKS, Receipt
+from .operations import NOTHING, Content, Schema, joined, operation
 from .records import JOB_SOURCE, DerivedIds
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ log = logging.getLogger("logsrv.http")
 audit = logging.getLogger("logsrv.audit")
 
 MAX_KEY = 255
+Refusals = tuple[type[errors.Refused], ...]
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -38,6 +40,13 @@ class BaseHandler(tornado.web.RequestHandler):
 
     #: What a token needs for this route; by method, where that makes a difference.
     scope: Scope | Mapping[str, Scope]
+    #: What a request may be refused for, beside what its token may not.
+    refusals: Refusals = ()
+    #: How errors are answered, where that is not as problem details.
+    problem_content: Content | None = None
+    #: Fields of the request's head, and parameters of its query, that are read whatever the method.
+    request_fields: Mapping[str, Schema] = joined({problems.REQUEST_ID: operations.TEXT})
+    parameters: Mapping[str, Schema] = NOTHING
     #: How a client is asked for a token (RFC 9110, section 11.6.1).
     challenge = 'Bearer realm="logsrv"'
     #: Whose request it is, once it is admitted.
@@ -62,12 +71,18 @@ class BaseHandler(tornado.web.RequestHandler):
     @property
     def needed_scope(self) -> Scope:
         """What a token needs for this request."""
-        if isinstance(self.scope, Scope):
-            return self.scope
-        # A method that is not there is answered with 405, and to nobody else than one that is.
-        return self.scope.get(self.request.method or "", Scope.ADMIN)
+        return self.scope_of(self.request.method or "")
 
-    def options(self, *path: str) -> None:
+    @classmethod
+    def scope_of(cls, method: str) -> Scope:
+        """What a token needs for ``method``."""
+        if isinstance(cls.scope, Scope):
+            return cls.scope
+        # A method that is not there is answered with 405, and to nobody else than one that is.
+        return cls.scope.get(method, Scope.ADMIN)
+
+    @operation({204: {}})
+    def options(self, **path: str) -> None:
         """204 with the methods there are: browsers ask so on behalf of a page from elsewhere (CORS)."""
         self.set_status(204)
         self.set_header("Allow", ", ".join(self.allowed_methods()))
@@ -156,9 +171,12 @@ class BaseHandler(tornado.web.RequestHandler):
 
     def allowed_methods(self) -> list[str]:
         """The methods that this route has."""
-        return [
-            m for m in _METHODS if getattr(type(self), m.lower()) is not getattr(tornado.web.RequestHandler, m.lower())
-        ]
+        return methods(type(self))
+
+
+def methods(handler: type[tornado.web.RequestHandler]) -> list[str]:
+    """The methods that a handler has."""
+    return [m for m in _METHODS if getattr(handler, m.lower()) is not getattr(tornado.web.RequestHandler, m.lower())]
 
 
 def _is_unforeseen(error: BaseException | None) -> bool:
@@ -183,7 +201,14 @@ class BodyHandler(BaseHandler):
     that its sender gets to read the answer; one that is larger still is answered at once and cut off.
     """
 
+    refusals: Refusals = (errors.Unreadable, errors.TooLarge, errors.UnsupportedMedia)
+    request_fields: Mapping[str, Schema] = joined(
+        BaseHandler.request_fields, {"Content-Encoding": operations.one_of(*codings.SUPPORTED)}
+    )
     media_types: tuple[str, ...] = ("application/json",)
+    #: What is wanted of a body, by its media type; anything where nothing is said.
+    bodies: Content = NOTHING
+    body_required = True
 
     def prepare(self) -> None:
         """Raises TooLarge and UnsupportedMedia before any of the body is read."""
@@ -245,6 +270,19 @@ class ReceiverHandler(BodyHandler):
 
     scope = Scope.WRITE
     source = JOB_SOURCE
+    refusals = (
+        *BodyHandler.refusals,
+        errors.BadParameter,
+        errors.QueueFull,
+        errors.JournalUnavailable,
+        errors.StoredTimeout,
+        errors.Unavailable,
+    )
+    request_fields: Mapping[str, Schema] = {
+        **BodyHandler.request_fields,
+        "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
+    }
+    parameters: Mapping[str, Schema] = joined({"ack": operations.one_of(*ACKS)})
 
     def prepare(self) -> None:
         """Raises BadParameter for an ``ack`` that there is not."""

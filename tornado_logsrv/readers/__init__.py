@@ -6,13 +6,14 @@ from .histogram import HistogramHandler
 from .ledger import LedgerHandler
 from .logs import LogsHandler
 from .metrics import MetricsHandler
+from .openapi import OpenApiHandler
 from .quarantine import OneQuarantinedHandler, QuarantineHandler, ReplayHandler
 from .queue import QueueSizeHandler
 from .receipt import ReceiptHandler
 from .session import ROUTES as SESSION_ROUTES
 from .tail import TailHandler
 
-_ID = "([0-9a-f]{24})"
+_ID = "(?P<record_id>[0-9a-f]{24})"
 
 ROUTES = [
     ("/queue-size", QueueSizeHandler),
@@ -28,5 +29,6 @@ ROUTES = [
     ("/metrics", MetricsHandler),
     ("/healthz", AliveHandler),
     ("/readyz", ReadyHandler),
+    ("/openapi.json", OpenApiHandler),
     *SESSION_ROUTES,
 ]

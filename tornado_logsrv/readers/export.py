@@ -63,6 +63,8 @@ def _cell(value: Any) -> str:
 NDJSON = Form("ndjson", "application/x-ndjson", lambda names: b"", _lines)
 CSV = Form("csv", "text/csv; charset=utf-8", _csv_head, _csv_rows)
 _BY_NAME: Mapping[str, Form | None] = {"json": None, "ndjson": NDJSON, "csv": CSV}
+NAMES = tuple(_BY_NAME)
+MEDIA_TYPES = tuple(form.media_type.partition(";")[0] for form in (NDJSON, CSV))
 _BY_MEDIA_TYPE: Mapping[str, Form | None] = {
     "application/json": None,
     "application/x-ndjson": NDJSON,

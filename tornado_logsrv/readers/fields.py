@@ -11,12 +11,14 @@ from bson import ObjectId
 
 from .. import jsontext
 from ..auth import Scope
+from ..operations import ANYTHING, BOOLEAN, COUNT, TEXT, array_of, json_of, named, object_of, operation
 from . import paging
 from .projection import THEMSELVES
+from .searching import PARAMETERS as SELECTION
 from .searching import SearchHandler, selection
 
-PARAMETERS = ("q", "from", "to", "limit")
 DEFAULT_LIMIT = 500
+PARAMETERS = {**SELECTION, "limit": paging.limit_schema(DEFAULT_LIMIT)}
 MOST_FIELDS = 200
 MOST_VALUES = 10
 #: Texts that are longer are no values that one would choose from.
@@ -28,6 +30,9 @@ _SCALARS = (str, int, float, type(None), datetime.datetime, bson.DatetimeMS, Obj
 
 _Key = tuple[bool, Any]
 Document = dict[str, Any]
+
+_FIELD = object_of(name=TEXT, count=COUNT, values=array_of(object_of(value=ANYTHING, count=COUNT)))
+ANSWER = named("Fields", object_of(sampled=COUNT, complete=BOOLEAN, fields=array_of(_FIELD)))
 
 
 class Fields:
@@ -104,6 +109,7 @@ class FieldsHandler(SearchHandler):
 
     scope = Scope.READ
 
+    @operation({200: json_of(ANSWER)}, PARAMETERS)
     async def get(self) -> None:
         """``sampled`` records, the newest, and whether these were all of them; their fields."""
         paging.check_names(self.arguments, PARAMETERS)

@@ -8,16 +8,32 @@ from typing import Any
 from .. import jsontext
 from ..auth import Scope
 from ..errors import BadParameter
+from ..operations import COUNT, MOMENT, TEXT, array_of, json_of, named, object_of, operation, table_of
 from ..reading import LevelCounts, Selection
 from . import intervals, paging
+from .searching import PARAMETERS as SELECTION
 from .searching import SearchHandler, selection
 
-PARAMETERS = ("q", "from", "to", "interval")
+PARAMETERS = {**SELECTION, "interval": intervals.SCHEMA}
 DEFAULT_SPAN_MS = 3_600_000
 #: Levels that are told apart; the rarer ones are counted together.
 MOST_LEVELS = 20
 OTHER = "other"
 _LONGEST = 40
+
+_LEVELS = table_of(COUNT)
+ANSWER = named(
+    "Histogram",
+    object_of(
+        {"from": MOMENT},
+        to=MOMENT,
+        interval=TEXT,
+        interval_ms=COUNT,
+        total=COUNT,
+        levels=_LEVELS,
+        buckets=array_of(object_of(time=MOMENT, total=COUNT, levels=_LEVELS)),
+    ),
+)
 
 Document = dict[str, Any]
 Counts = collections.Counter[str]
@@ -99,6 +115,7 @@ class HistogramHandler(SearchHandler):
 
     scope = Scope.READ
 
+    @operation({200: json_of(ANSWER)}, PARAMETERS)
     async def get(self) -> None:
         """Total, levels, and buckets without a gap."""
         asked = parse(self.arguments, self.now_ms)

@@ -3,6 +3,7 @@
 import re
 
 from ..errors import BadParameter
+from ..operations import Schema
 
 UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 #: Lengths that are round to people.
@@ -15,6 +16,7 @@ ROUND = (
 WANTED = 60
 MOST = 1000
 _INTERVAL = re.compile(r"([1-9][0-9]{0,6})(ms|s|m|h|d|w)")
+SCHEMA: Schema = {"type": "string", "pattern": f"^(?:{_INTERVAL.pattern})?$"}
 #: 1970 began on a Thursday, weeks begin on Mondays.
 _MONDAY_MS = 4 * UNITS_MS["d"]
 

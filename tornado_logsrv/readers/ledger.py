@@ -6,10 +6,27 @@ from .. import jsontext
 from ..auth import Scope
 from ..handler import BaseHandler
 from ..health import State
+from ..operations import BOOLEAN, COUNT, MOMENT, TEXT, json_of, named, object_of, operation, table_of
 from . import paging
 
 if TYPE_CHECKING:
     from ..application import LogApplication
+
+_ROW = object_of(received=COUNT, stored=COUNT, queued=COUNT, quarantined=COUNT, refused=COUNT)
+_STATE = object_of(available=BOOLEAN, since=MOMENT)
+ANSWER = named(
+    "Ledger",
+    object_of(
+        instance=TEXT,
+        started=MOMENT,
+        total=_ROW,
+        sources=table_of(_ROW),
+        balanced=BOOLEAN,
+        queue=object_of(size=COUNT, bytes=COUNT, max_bytes=COUNT, in_flight=COUNT, spooled=COUNT),
+        store=_STATE,
+        journal=_STATE,
+    ),
+)
 
 Document = dict[str, Any]
 
@@ -46,6 +63,7 @@ class LedgerHandler(BaseHandler):
 
     scope = Scope.READ
 
+    @operation({200: json_of(ANSWER)})
     async def get(self) -> None:
         """The counts in total and by source, the queue, and whether MongoDB and Redis can be used and since when."""
         health = self.application.health

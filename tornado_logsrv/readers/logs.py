@@ -11,13 +11,24 @@ from tornado.iostream import StreamClosedError
 from .. import jsontext, problems
 from ..auth import Scope
 from ..errors import BadParameter, Refused
+from ..operations import RECORD, TEXT, array_of, json_of, one_of, operation
 from ..reading import Order, Position, Selection
 from . import export, paging, projection
+from .searching import PARAMETERS as SELECTION
 from .searching import SearchHandler, selection
 
 log = logging.getLogger("logsrv.http")
 
-PARAMETERS = ("q", "from", "to", "limit", "order", "cursor", "fields", "format")
+ORDERS = ("asc", "desc")
+PARAMETERS = {
+    **SELECTION,
+    "limit": paging.limit_schema(),
+    "order": {**one_of(*ORDERS), "default": "desc"},
+    "cursor": TEXT,
+    "fields": TEXT,
+    "format": one_of(*export.NAMES),
+}
+_EXPORTED = dict.fromkeys(export.MEDIA_TYPES, TEXT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +68,7 @@ def parse(arguments: Mapping[str, str], now_ms: int, accept: str = "") -> Asked:
 
 def _order(arguments: Mapping[str, str]) -> Order:
     order = arguments.get("order", "desc")
-    if order not in ("asc", "desc"):
+    if order not in ORDERS:
         raise BadParameter("order", "must be asc (oldest first) or desc (newest first)")
     return cast(Order, order)
 
@@ -69,6 +80,7 @@ class LogsHandler(SearchHandler):
 
     _gone = False
 
+    @operation({200: {**json_of(array_of(RECORD)), **_EXPORTED}}, PARAMETERS)
     async def get(self) -> None:
         """A JSON array, and the next page, if there is one, in ``Link``; or a stream of all that is selected."""
         asked = parse(self.arguments, self.now_ms, self.request.headers.get("Accept", ""))

@@ -23,6 +23,7 @@ from ..auth import Scope
 from ..handler import BaseHandler
 from ..measures import Histogram
 from ..metrics import COLUMNS
+from ..operations import TEXT, operation
 
 if TYPE_CHECKING:
     from ..application import LogApplication
@@ -188,6 +189,7 @@ class MetricsHandler(BaseHandler):
 
     scope = Scope.READ
 
+    @operation({200: {"text/plain": TEXT, "application/openmetrics-text": TEXT}})
     async def get(self) -> None:
         """The text format of Prometheus, or OpenMetrics where Accept asks for it.
 

@@ -4,13 +4,15 @@ import base64
 import dataclasses
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast
 from urllib.parse import urlencode
 
 from bson import ObjectId
 
 from ..errors import BadParameter
+from ..operations import Schema
+from ..operations import whole as whole_schema
 from ..reading import Order, Position
 
 DEFAULT_LIMIT = 100
@@ -34,11 +36,16 @@ class Cursor:
         return base64.urlsafe_b64encode(text.encode()).decode()
 
 
-def check_names(arguments: Mapping[str, str], known: tuple[str, ...]) -> None:
+def check_names(arguments: Mapping[str, str], known: Collection[str]) -> None:
     """Raises BadParameter for a parameter that is not ``known``: a misspelt one would silently select the wrong."""
     for name in arguments:
         if name not in known:
             raise BadParameter(name, f"no such parameter; there are {', '.join(known)}")
+
+
+def limit_schema(default: int = DEFAULT_LIMIT) -> Schema:
+    """What ``limit`` may be."""
+    return whole_schema(1, MAX_LIMIT, default)
 
 
 def limit(arguments: Mapping[str, str], default: int = DEFAULT_LIMIT) -> int:

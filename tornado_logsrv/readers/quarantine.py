@@ -10,13 +10,17 @@ from pymongo.errors import PyMongoError
 
 from .. import jsontext, records
 from ..auth import Scope
-from ..errors import NotFound, StillRefused
-from ..handler import BaseHandler, BodyHandler
+from ..errors import BadParameter, NotFound, StillRefused, StoreUnavailable
+from ..handler import BaseHandler, BodyHandler, ReceiverHandler
+from ..operations import ANYTHING, MOMENT, OBJECT_ID, TEXT, array_of, json_of, named, object_of, one_of, operation
 from ..quarantine import Document
 from ..reading import Position, unavailable
 from . import paging
 
-PARAMETERS = ("limit", "cursor")
+PARAMETERS = {"limit": paging.limit_schema(), "cursor": TEXT}
+#: What is said of a quarantined record beside the record itself.
+WHY = {"code": ANYTHING, "reason": TEXT, "time": MOMENT, "source": TEXT, "form": one_of("bson", "raw")}
+QUARANTINED = named("Quarantined", object_of(_id=OBJECT_ID, **WHY, original=ANYTHING))
 
 
 def describe(document: Document) -> Document:
@@ -32,7 +36,9 @@ class QuarantineHandler(BaseHandler):
     """Answers what is in quarantine."""
 
     scope = Scope.READ
+    refusals = (BadParameter, StoreUnavailable)
 
+    @operation({200: json_of(array_of(QUARANTINED))}, PARAMETERS)
     async def get(self) -> None:
         """A JSON array, newest first; the next page, if there is one, in ``Link``."""
         arguments = {name: self.get_query_argument(name) for name in self.request.query_arguments}
@@ -56,14 +62,19 @@ class QuarantineHandler(BaseHandler):
 class OneQuarantinedHandler(BaseHandler):
     """One quarantined record."""
 
-    scope = MappingProxyType({"GET": Scope.READ, "DELETE": Scope.ADMIN})
+    scope = MappingProxyType({"GET": Scope.READ, "HEAD": Scope.READ, "DELETE": Scope.ADMIN})
+    refusals = (NotFound, StoreUnavailable)
 
+    @operation({200: json_of(QUARANTINED)})
     async def get(self, record_id: str) -> None:
         """The record and why it is here."""
         document = await find(self, record_id)
         self.set_header("Content-Type", "application/json")
         self.finish(jsontext.write(describe(document)))
 
+    head = get
+
+    @operation({204: {}})
     async def delete(self, record_id: str) -> None:
         """Forget it: 204."""
         try:
@@ -79,7 +90,10 @@ class ReplayHandler(BodyHandler):
     """Stores a quarantined record after all."""
 
     scope = Scope.ADMIN
+    refusals = (*ReceiverHandler.refusals, NotFound, StillRefused, StoreUnavailable)
+    body_required = False
 
+    @operation({200: json_of(object_of(message=one_of("Record stored"), id=OBJECT_ID, ack=one_of("stored")))})
     async def post(self, record_id: str) -> None:
         """200 when it is stored; its data may be corrected by a JSON body. Raises StillRefused."""
         body = self.body

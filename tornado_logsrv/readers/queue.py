@@ -2,6 +2,10 @@
 
 from ..auth import Scope
 from ..handler import BaseHandler
+from ..operations import COUNT, json_of, named, object_of, operation
+
+_SIZES = object_of(queueSize=COUNT, queueBytes=COUNT, queueMaxBytes=COUNT, inFlight=COUNT)
+ANSWER = named("QueueSize", _SIZES)
 
 
 class QueueSizeHandler(BaseHandler):
@@ -9,6 +13,7 @@ class QueueSizeHandler(BaseHandler):
 
     scope = Scope.READ
 
+    @operation({200: json_of(ANSWER)})
     def get(self) -> None:
         """``queueSize`` counts every record that MongoDB has not confirmed, ``inFlight`` those of them in a write."""
         queue = self.application.queue

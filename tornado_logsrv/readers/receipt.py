@@ -11,12 +11,13 @@ from pymongo.errors import PyMongoError
 
 from .. import jsontext
 from ..auth import Scope
-from ..errors import NotFound, Unavailable
+from ..errors import NotFound, QueryTimeout, StoreUnavailable, Unavailable
 from ..handler import BaseHandler
+from ..operations import ANYTHING, BOOLEAN, OBJECT_ID, json_of, named, object_of, one_of, operation
 from ..reading import unavailable
 from ..records import is_bad
 from ..spool import Spool
-from .quarantine import describe
+from .quarantine import WHY, describe
 
 if TYPE_CHECKING:
     from ..application import LogApplication
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 SLICE = 10_000
 _ID = operator.itemgetter(slice(9, 21))
 _CODEC: bson.CodecOptions[dict[str, Any]] = bson.CodecOptions(tz_aware=True)
+
+STATES = ("stored", "in-flight", "queued", "quarantined")
+ANSWER = named("Receipt", object_of({"spooled": BOOLEAN, **WHY}, _id=OBJECT_ID, state=one_of(*STATES), record=ANYTHING))
 
 Document = dict[str, Any]
 
@@ -103,7 +107,9 @@ class ReceiptHandler(BaseHandler):
     """Answers where one record is."""
 
     scope = Scope.READ
+    refusals = (NotFound, Unavailable, StoreUnavailable, QueryTimeout)
 
+    @operation({200: json_of(ANSWER)})
     async def get(self, record_id: str) -> None:
         """``state`` is stored, queued, in-flight or quarantined. Raises NotFound and Unavailable."""
         found = await self.application.whereabouts.find(ObjectId(record_id))

@@ -3,10 +3,14 @@
 import time
 from collections.abc import Mapping
 
-from ..errors import BadParameter
-from ..handler import BaseHandler
+from ..errors import BadParameter, QueryTimeout, StoreUnavailable
+from ..handler import BaseHandler, Refusals
+from ..operations import TEXT, Schema
 from ..query import moment, parse
 from ..reading import Selection
+
+#: What selects records.
+PARAMETERS: dict[str, Schema] = {"q": TEXT, "from": TEXT, "to": TEXT}
 
 
 def selection(arguments: Mapping[str, str], now_ms: int) -> Selection:
@@ -28,6 +32,8 @@ def _moment(name: str, arguments: Mapping[str, str], now_ms: int) -> int | None:
 
 class SearchHandler(BaseHandler):
     """A route that searches; it stops to when its client has gone."""
+
+    refusals: Refusals = (BadParameter, QueryTimeout, StoreUnavailable)
 
     def initialize(self) -> None:
         """The time for the search counts from here: a client may be gone before it is known whether it may ask."""

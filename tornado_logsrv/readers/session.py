@@ -6,6 +6,9 @@ from .. import sessions
 from ..auth import Scope
 from ..errors import NotFound, Unauthenticated, Unreadable
 from ..handler import BaseHandler, BodyHandler, audit
+from ..operations import BOOLEAN, TEXT, array_of, json_of, object_of, one_of, operation
+
+_SCOPES = array_of(one_of("write", "read", "admin"))
 
 
 class _SignIn(msgspec.Struct):
@@ -16,7 +19,10 @@ class SignInHandler(BodyHandler):
     """Begins a session, and tells of it."""
 
     scope = Scope.OPEN
+    refusals = (*BodyHandler.refusals, NotFound, Unauthenticated)
+    bodies = json_of(object_of(token=TEXT))
 
+    @operation({200: json_of(object_of(needed=BOOLEAN, name={"type": ["string", "null"]}, scopes=_SCOPES))})
     def get(self) -> None:
         """200 with whether a token is ``needed``, and the ``name`` and ``scopes`` of the one that is signed in with."""
         gate = self.application.gate
@@ -27,6 +33,9 @@ class SignInHandler(BodyHandler):
         else:
             self.answer(200, {"needed": not gate.is_open, "name": token.name, "scopes": sorted(token.scopes)})
 
+    head = get
+
+    @operation({200: json_of(object_of(name=TEXT, scopes=_SCOPES))})
     def post(self) -> None:
         """200 with the session's cookie, for ``{"token": text}``. Raises Unreadable, NotFound and Unauthenticated."""
         try:
@@ -54,6 +63,7 @@ class SignOutHandler(BaseHandler):
 
     scope = Scope.OPEN
 
+    @operation({204: {}})
     def post(self) -> None:
         """204, and the browser forgets the cookie."""
         self.clear_cookie(

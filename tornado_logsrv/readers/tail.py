@@ -9,13 +9,15 @@ from tornado.iostream import StreamClosedError
 
 from ..auth import Scope
 from ..errors import BadParameter, TooManyWatchers, Unavailable
+from ..operations import TEXT, joined, operation
 from ..query import Query
 from ..watch import RETRY_MS, Watch, Watcher
 from . import paging
 from .replay import Mark, Replay, Start, read_mark
+from .searching import PARAMETERS as SELECTION
 from .searching import SearchHandler, selection
 
-PARAMETERS = ("q", "from", "last_event_id")
+PARAMETERS = {"q": SELECTION["q"], "from": SELECTION["from"], "last_event_id": TEXT}
 _RETRY_AFTER = 10
 
 
@@ -40,8 +42,11 @@ class TailHandler(SearchHandler):
     """Answers one watcher, until it goes or the server stops."""
 
     scope = Scope.READ
+    refusals = (BadParameter, TooManyWatchers, Unavailable)
+    request_fields = joined(SearchHandler.request_fields, {"Last-Event-ID": TEXT})
     _watcher: Watcher | None = None
 
+    @operation({200: {"text/event-stream": TEXT}}, PARAMETERS)
     async def get(self) -> None:
         """The stream: first what it has missed, or what is stored since ``from``; then what is new."""
         paging.check_names(self.arguments, PARAMETERS)

@@ -26,6 +26,7 @@ import msgspec
 from .. import errors, jsontext, records
 from ..handler import ReceiverHandler
 from ..jsonlines import values_of, windows
+from ..operations import BOOLEAN, COUNT, TEXT, array_of, json_of, named, object_of, operation, table_of
 from . import elasticsearch_probes as probes
 from . import fields
 from .rows import Bad, Batch, Row
@@ -261,6 +262,14 @@ def _named_id(action: Action, raw: bytes) -> bytes:
 
 # The answer
 
+_FATE = object_of(
+    {"_version": COUNT, "result": TEXT, "failure_store": TEXT, "error": object_of(type=TEXT, reason=TEXT)},
+    _index=TEXT,
+    _id={"type": ["string", "null"]},
+    status=COUNT,
+)
+ANSWER = named("Bulk", object_of(took=COUNT, errors=BOOLEAN, items=array_of(table_of(_FATE))))
+
 #: What becomes of an item that makes no record; of another, its place among the rows.
 _UNSUPPORTED, _CONFLICT = -1, -2
 _CREATED = '"_version":1,"result":"created","status":201}}'
@@ -280,6 +289,7 @@ class BulkHandler(probes.ElasticsearchHandler, ReceiverHandler):
         "application/json",
     )
 
+    @operation({200: json_of(ANSWER)})
     async def post(self, index: str = "") -> None:
         """200 with the fate of each item: 201 taken, 400 an update or delete, 409 created twice in this request."""
         began = time.monotonic()
@@ -299,6 +309,7 @@ class BulkHandler(probes.ElasticsearchHandler, ReceiverHandler):
         failed = "true" if refused else "false"
         self.write_json(200, f'{{"took":{took},"errors":{failed},"items":[{",".join(answers)}]}}'.encode())
 
+    @operation({200: json_of(ANSWER)})
     async def put(self, index: str = "") -> None:
         """The same as POST."""
         await self.post(index)
@@ -357,6 +368,6 @@ def _json(value: Any) -> str:
 ROUTES = [
     ("/_bulk", BulkHandler),
     ("/_bulk/", BulkHandler),
-    ("/([^/_][^/]*)/_bulk", BulkHandler),
+    ("/(?P<index>[^/_][^/]*)/_bulk", BulkHandler),
     *probes.ROUTES,
 ]

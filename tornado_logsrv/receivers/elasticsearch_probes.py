@@ -15,6 +15,7 @@ from tornado.httputil import HTTPServerRequest
 from .. import errors
 from ..auth import Scope
 from ..handler import BaseHandler
+from ..operations import ANYTHING, COUNT, TEXT, array_of, json_of, named, object_of, operation, table_of
 
 CLUSTER = "logsrv"
 #: The version that a client is told of this server, if it does not say its own.
@@ -67,6 +68,15 @@ def version_for(request: HTTPServerRequest) -> str:
     return (match[1] or match[2]) if match else VERSION
 
 
+_CAUSE = {"type": TEXT, "reason": TEXT}
+ERROR = named(
+    "ElasticsearchError",
+    object_of(error=object_of(root_cause=array_of(object_of(**_CAUSE)), **_CAUSE), status=COUNT),
+)
+#: What clients are told, to whom it is enough that there is an answer.
+TOLD = json_of(table_of(ANYTHING))
+
+
 class Matches(tornado.routing.PathMatches):
     """A path, and a client of Elasticsearch: anybody else's request goes on to the routes behind."""
 
@@ -79,6 +89,7 @@ class ElasticsearchHandler(BaseHandler):
     """Speaks to Elasticsearch's clients: their media type, their header, their errors."""
 
     scope = Scope.WRITE
+    problem_content = json_of(ERROR)
     challenge = 'Basic realm="logsrv"'
 
     def set_default_headers(self) -> None:
@@ -113,6 +124,7 @@ class ElasticsearchHandler(BaseHandler):
 class RootHandler(ElasticsearchHandler):
     """Who is there: elasticsearch-py's info() and ping(), Beats, Logstash, Vector."""
 
+    @operation({200: TOLD})
     def get(self) -> None:
         """200 with a name and a version."""
         version = version_for(self.request)
@@ -141,25 +153,32 @@ class RootHandler(ElasticsearchHandler):
 class LicenseHandler(ElasticsearchHandler):
     """Which features there are: Beats and Logstash."""
 
+    @operation({200: TOLD})
     def get(self) -> None:
         """200: the basic ones."""
         about = {"status": "active", "uid": CLUSTER, "type": "basic", "issued_to": CLUSTER, "issuer": CLUSTER}
         self.answer(200, {"license": about})
 
+    head = get
+
 
 class XpackHandler(ElasticsearchHandler):
     """Which features there are: Logstash and Beats of 7 and before."""
 
+    @operation({200: TOLD})
     def get(self) -> None:
         """200: the basic ones, and index lifecycle management."""
         about = {"uid": CLUSTER, "type": "basic", "mode": "basic", "status": "active"}
         features = {"ilm": {"available": True, "enabled": True}, "security": {"available": True, "enabled": False}}
         self.answer(200, {"build": {}, "license": about, "features": features, "tagline": "You know, for X"})
 
+    head = get
+
 
 class HealthHandler(ElasticsearchHandler):
     """Vector's health check; rsyslog's asks for ``HEAD /_cat/health`` (omelasticsearch, healthchecktimeout)."""
 
+    @operation({200: TOLD})
     def get(self) -> None:
         """200."""
         counts = dict.fromkeys(("number_of_nodes", "number_of_data_nodes", "active_primary_shards", "active_shards"), 1)
@@ -173,6 +192,7 @@ class HealthHandler(ElasticsearchHandler):
 class NodesHandler(ElasticsearchHandler):
     """Which nodes there are, for clients that sniff: this one, under the name that the client has used."""
 
+    @operation({200: TOLD})
     def get(self) -> None:
         """200."""
         address = self.request.host
@@ -192,6 +212,8 @@ class NodesHandler(ElasticsearchHandler):
         counts = {"total": 1, "successful": 1, "failed": 0}
         self.answer(200, {"_nodes": counts, "cluster_name": CLUSTER, "nodes": {CLUSTER: node}})
 
+    head = get
+
 
 class SetupHandler(ElasticsearchHandler):
     """Whatever a client wants to be there, or sets up when it is not: it is there, and nothing is set up.
@@ -199,6 +221,7 @@ class SetupHandler(ElasticsearchHandler):
     Beats, Logstash and Fluentd ask for, and put, index templates, lifecycle policies, ingest pipelines, data streams.
     """
 
+    @operation({200: TOLD})
     def get(self, name: str = "") -> None:
         """200: it is there."""
         self.answer(200, self.found(name))
@@ -207,6 +230,7 @@ class SetupHandler(ElasticsearchHandler):
         """200: it is there."""
         self.get(name)
 
+    @operation({200: TOLD})
     def put(self, name: str = "") -> None:
         """200: as if it had been set up."""
         self.answer(200, {"acknowledged": True})
@@ -254,16 +278,16 @@ ROUTES = [
     ("/_nodes/http", NodesHandler),
     ("/_nodes/_all/http", NodesHandler),
     ("/_ilm/policy", PolicyHandler),
-    ("/_ilm/policy/([^/]+)", PolicyHandler),
+    ("/_ilm/policy/(?P<name>[^/]+)", PolicyHandler),
     ("/_index_template", TemplateHandler),
-    ("/_index_template/([^/]+)", TemplateHandler),
+    ("/_index_template/(?P<name>[^/]+)", TemplateHandler),
     ("/_template", SetupHandler),
-    ("/_template/([^/]+)", SetupHandler),
-    ("/_component_template/([^/]+)", SetupHandler),
-    ("/_ingest/pipeline/([^/]+)", SetupHandler),
-    ("/_data_stream/([^/]+)", DataStreamHandler),
+    ("/_template/(?P<name>[^/]+)", SetupHandler),
+    ("/_component_template/(?P<name>[^/]+)", SetupHandler),
+    ("/_ingest/pipeline/(?P<name>[^/]+)", SetupHandler),
+    ("/_data_stream/(?P<name>[^/]+)", DataStreamHandler),
 ]
 #: Before all others, and only for clients of Elasticsearch: whoever else asks for it gets the route behind.
 FIRST_ROUTES = [tornado.routing.Rule(Matches("/"), RootHandler)]
 #: Behind all others, and only for clients of Elasticsearch: it would fit every path.
-LAST_ROUTES = [tornado.routing.Rule(Matches("/([^/_][^/]*)"), IndexHandler)]
+LAST_ROUTES = [tornado.routing.Rule(Matches("/(?P<name>[^/_][^/]*)"), IndexHandler)]

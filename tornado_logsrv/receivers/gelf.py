@@ -20,6 +20,7 @@ from .. import codings, jsontext
 from ..errors import Refused, Unreadable
 from ..handler import ReceiverHandler
 from ..jsonlines import values_of, windows
+from ..operations import COUNT, NUMBER, TEXT, json_of, open_object, operation
 from . import fields
 from .rows import Bad, Batch, Row
 
@@ -166,6 +167,7 @@ class GelfHandler(ReceiverHandler):
 
     source = "gelf"
     media_types = MEDIA_TYPES
+    bodies = json_of(open_object({"host": TEXT, "timestamp": NUMBER, "level": COUNT}, short_message=TEXT))
 
     def prepare(self) -> None:
         """Raises what ReceiverHandler does."""
@@ -188,6 +190,7 @@ class GelfHandler(ReceiverHandler):
         if self._inner is not None:
             self._inner.end()
 
+    @operation({202: {}})
     async def post(self) -> None:
         """202 when the messages are taken. A line that is no message is in quarantine, unless they all are: 400."""
         batch = Batch(self)
@@ -198,6 +201,7 @@ class GelfHandler(ReceiverHandler):
         self.application.intake.refuse(self.source, len(batch.lost))
         self._answer(202)
 
+    @operation({200: {}})
     def get(self) -> None:
         """200: for health checks, which Graylog answers with 405."""
         self._answer(200)
@@ -206,7 +210,8 @@ class GelfHandler(ReceiverHandler):
         """200: Vector's health check, for one."""
         self._answer(200)
 
-    def options(self, *path: str) -> None:
+    @operation({200: {}})
+    def options(self, **path: str) -> None:
         """200, as Graylog answers."""
         self._answer(200)
 

@@ -7,13 +7,23 @@ from .. import jsontext, records
 from ..collector import Collector, IdOf
 from ..errors import BadParameter, TooLarge, Unreadable
 from ..handler import CollectingHandler, idempotency_key
-from ..intake import Receipt
+from ..intake import ACKS, Receipt
 from ..jsonlines import BadLine, Block, ValuesReader
+from ..operations import COUNT, OBJECT_ID, TEXT, joined, named, object_of, one_of
 
 #: One request's jobs at the most: one may be two bytes of body, and takes a hundred of memory.
 MAX_JOBS = 500_000
 
 NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
+
+ADDED = named(
+    "JobAdded",
+    object_of({"reason": TEXT}, message=one_of("Job added", "Job quarantined"), id=OBJECT_ID, ack=one_of(*ACKS)),
+)
+MANY_ADDED = named(
+    "JobsAdded",
+    object_of(message=one_of("Jobs added"), accepted=COUNT, quarantined=COUNT, ack=one_of(*ACKS)),
+)
 
 
 class Job:
@@ -155,6 +165,7 @@ class JobsHandler(CollectingHandler):
 
     media_types: tuple[str, ...] = ("application/json", *NDJSON_TYPES)
     collect: type[Jobs] = Jobs
+    parameters = joined(CollectingHandler.parameters, {"key_field": TEXT})
 
     def collector(self) -> Collector:
         """As many records as there are."""

@@ -23,6 +23,7 @@ from .. import jsontext
 from ..auth import Scope
 from ..errors import Refused, TooLarge, Unavailable, Unreadable
 from ..handler import BaseHandler, ReceiverHandler
+from ..operations import NANOSECONDS, TEXT, array_of, joined, json_of, named, object_of, operation, table_of
 from . import items, protobuf
 from .fields import level_in
 from .items import Item
@@ -208,11 +209,19 @@ def _row(
     return Row(line, data, of.notes + notes, time, raw, of.members)
 
 
+PLAIN = {"text/plain": TEXT}
+_ENTRY_SCHEMA = {"type": "array", "prefixItems": [NANOSECONDS, TEXT, table_of(TEXT)], "minItems": 2, "maxItems": 3}
+PUSH = named("LokiPush", object_of(streams=array_of(object_of(stream=table_of(TEXT), values=array_of(_ENTRY_SCHEMA)))))
+
+
 class PushHandler(ReceiverHandler):
     """Takes entries from Promtail, Alloy, Fluent Bit and other clients of Loki."""
 
     source = "loki"
+    problem_content = PLAIN
+    request_fields = joined(ReceiverHandler.request_fields, {"X-Scope-OrgID": TEXT})
     media_types = (PROTOBUF_TYPE, "application/json")
+    bodies = json_of(PUSH)
 
     def prepare(self) -> None:
         """Raises what ReceiverHandler does."""
@@ -221,6 +230,7 @@ class PushHandler(ReceiverHandler):
             del self.request.headers["Content-Encoding"]
         super().prepare()
 
+    @operation({204: {}})
     async def post(self) -> None:
         """204. Entries in quarantine are not told of, unless there are no others: Loki's clients cannot be told."""
         media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
@@ -246,7 +256,9 @@ class ReadyHandler(BaseHandler):
     """Whether pushes are taken now, as Loki tells it."""
 
     scope = Scope.OPEN
+    problem_content = PLAIN
 
+    @operation({200: PLAIN})
     async def get(self) -> None:
         """200 ``ready``. Raises Unavailable, with what is missing."""
         health = self.application.health

@@ -23,6 +23,21 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from .. import jsontext
 from ..errors import Refused
 from ..handler import ReceiverHandler
+from ..operations import (
+    ANYTHING,
+    BOOLEAN,
+    COUNT,
+    NANOSECONDS,
+    NUMBER,
+    TEXT,
+    array_of,
+    joined,
+    json_of,
+    named,
+    object_of,
+    open_object,
+    operation,
+)
 from . import protobuf
 from .otlp_json import Json
 from .otlp_protobuf import Protobuf
@@ -198,12 +213,26 @@ def _line(body: Any) -> str:
     return line.strip('"') if isinstance(body, (bytes, str)) else line
 
 
+STATUS = named("OtlpStatus", object_of(code=COUNT, message=TEXT))
+#: Of ExportLogsServiceRequest what most send.
+_VALUE = open_object({"stringValue": TEXT, "boolValue": BOOLEAN, "doubleValue": NUMBER})
+_RECORD = open_object({"timeUnixNano": NANOSECONDS, "severityNumber": COUNT, "severityText": TEXT, "body": _VALUE})
+REQUEST = named(
+    "OtlpLogs",
+    open_object(resourceLogs=array_of(open_object(scopeLogs=array_of(open_object(logRecords=array_of(_RECORD)))))),
+)
+RESPONSE = named("OtlpResponse", object_of({"partialSuccess": object_of(rejectedLogRecords=TEXT, errorMessage=TEXT)}))
+
+
 class OtlpHandler(ReceiverHandler):
     """Takes log records from OpenTelemetry SDKs and Collectors."""
 
     source = "otlp"
     media_types = (*PROTOBUF_TYPES, "application/json")
+    bodies = json_of(REQUEST)
+    problem_content = joined(json_of(STATUS), {PROTOBUF_TYPES[0]: ANYTHING})
 
+    @operation({200: {**json_of(RESPONSE), PROTOBUF_TYPES[0]: ANYTHING}})
     async def post(self) -> None:
         """200 with an ExportLogsServiceResponse; its partial_success tells how many records are in quarantine."""
         batch = Batch(self)

@@ -23,6 +23,8 @@ from ..collector import IdOf
 from ..errors import TooLarge
 from ..handler import BodyHandler, CollectingHandler
 from ..jsonlines import Block
+from ..operations import TEXT as STRING
+from ..operations import joined, json_of, object_of, one_of, operation, table_of
 from . import jobs
 
 FORM = "application/x-www-form-urlencoded"
@@ -32,6 +34,10 @@ TEXT = "text/plain"
 MAX_FIELDS = 10_000
 #: In the query of a GET these are for the server, as in any other.
 PARAMETERS = ("ack", "key_field")
+_FIELDS = {"fields": table_of(STRING)}
+_HINT = object_of(message=one_of("Send a job"))
+_ADDED = {202: json_of(jobs.ADDED)}
+_MANY_ADDED = {202: json_of(jobs.MANY_ADDED)}
 
 _BEFORE_JSON = codecs.BOM_UTF8 + b" \t\r\n"
 _ENVELOPE = "/data/logs/"
@@ -128,6 +134,7 @@ class _ShipperHandler(CollectingHandler):
         """The fields of the query as JSON. Raises TooLarge."""
         return form_as_json(self.request.query.encode("latin-1"), but=PARAMETERS)
 
+    @operation({200: {}})
     def head(self) -> None:
         """200."""
         self.finish()
@@ -136,6 +143,7 @@ class _ShipperHandler(CollectingHandler):
         """As POST."""
         await self.post()
 
+    @operation({200: json_of(_HINT), 202: json_of({"anyOf": [jobs.ADDED, jobs.MANY_ADDED]})}, _FIELDS)
     async def get(self) -> None:
         """202 with one record of the query's fields; without any, and without a body, 200 and nothing is taken."""
         if not self._received and self._query == b"{}":
@@ -148,11 +156,13 @@ class JobHandler(_ShipperHandler, jobs.JobHandler):
     """Takes one job: JSON, a form or the query of a GET."""
 
     media_types = ("application/json", FORM)
+    bodies = joined({FORM: table_of(STRING)})
 
     def take(self, piece: bytes) -> None:
         """Keep a piece of the body: what it is shows when it is there."""
         BodyHandler.take(self, piece)
 
+    @operation(_ADDED)
     async def post(self) -> None:
         """202, with the record's id and how it was acknowledged."""
         self._collector.take(self._json())
@@ -169,6 +179,7 @@ class JobsHandler(_ShipperHandler, jobs.JobsHandler):
     """Takes many jobs: JSON, NDJSON or ``{"logs": […]}``; or one, as a form or the query of a GET."""
 
     media_types = (*jobs.JobsHandler.media_types, FORM, TEXT)
+    bodies = joined({FORM: table_of(STRING), TEXT: STRING})
     collect = WrappedJobs
 
     def prepare(self) -> None:
@@ -185,6 +196,7 @@ class JobsHandler(_ShipperHandler, jobs.JobsHandler):
         else:
             super().take(piece)
 
+    @operation(_MANY_ADDED)
     async def post(self) -> None:
         """202 with how many were accepted, how many lines are in quarantine, and how it was acknowledged."""
         if self._form:
@@ -196,6 +208,11 @@ class JobsHandler(_ShipperHandler, jobs.JobsHandler):
 
 class WinstonHandler(jobs.JobsHandler):
     """``/add-jobs`` for Winston's http transport: it takes any status but 200 for a failure, and retries none."""
+
+    @operation({200: json_of(jobs.MANY_ADDED)})
+    async def post(self) -> None:
+        """200, as /add-jobs answers 202."""
+        await super().post()
 
     def answer(self, status: int, value: Any) -> None:
         """200 where another client gets 202."""

@@ -21,6 +21,21 @@ import msgspec
 from .. import errors
 from ..auth import Scope
 from ..handler import BaseHandler, BodyHandler, ReceiverHandler
+from ..operations import (
+    ANYTHING,
+    BOOLEAN,
+    COUNT,
+    NUMBER,
+    TEXT,
+    array_of,
+    joined,
+    json_of,
+    named,
+    object_of,
+    open_object,
+    operation,
+    table_of,
+)
 from .rows import Batch, Row
 from .splunk_acks import Acknowledgements
 from .splunk_events import CODES, BadEvent, Refusal, parse, parse_raw
@@ -51,10 +66,17 @@ def _denial(error: errors.Denied, authorized: bool) -> int:
     return 1
 
 
+REPLY = object_of(text=TEXT, code=COUNT)
+EVENT = open_object({**dict.fromkeys(METADATA, TEXT), "time": NUMBER, "fields": table_of(ANYTHING)}, event=ANYTHING)
+
+
 class HecHandler(BaseHandler):
     """Speaks to Splunk's senders."""
 
     scope = Scope.WRITE
+    problem_content = json_of(named("HecReply", {**REPLY, "additionalProperties": True}))
+    request_fields = joined(BaseHandler.request_fields, {"X-Splunk-Request-Channel": TEXT})
+    parameters = joined({"channel": TEXT})
 
     def reply(self, code: int, more: Mapping[str, Any] | None = None) -> None:
         """Answer ``code``, with its status and its text."""
@@ -93,7 +115,8 @@ class HecHandler(BaseHandler):
         else:
             self.answer(problem["status"], {"text": problem["title"], "code": problem["status"], **more})
 
-    def options(self, *path: str) -> None:
+    @operation({200: {}})
+    def options(self, **path: str) -> None:
         """200: Docker's driver asks so whether there is a collector (splunk-verify-connection)."""
         self.set_header("Allow", ", ".join(self.allowed_methods()))
         self.finish()
@@ -104,7 +127,11 @@ class EventHandler(HecHandler, ReceiverHandler):
 
     source = SOURCE
     media_types = MEDIA_TYPES
+    bodies = json_of(EVENT)
+    request_fields = joined(HecHandler.request_fields, ReceiverHandler.request_fields)
+    parameters = joined(HecHandler.parameters, ReceiverHandler.parameters, dict.fromkeys(METADATA, TEXT))
 
+    @operation({200: json_of(object_of({"ackId": COUNT}, text=TEXT, code=COUNT))})
     async def post(self) -> None:
         """200 with code 0 and, where there is a channel, the request's ``ackId``; 400 without one good event."""
         channel = self.channel
@@ -148,7 +175,10 @@ class AckHandler(HecHandler, BodyHandler):
     """Tells what is stored."""
 
     media_types = MEDIA_TYPES
+    request_fields = joined(HecHandler.request_fields, BodyHandler.request_fields)
+    bodies = json_of(object_of(acks=array_of({"type": "integer"})))
 
+    @operation({200: json_of(object_of(acks=table_of(BOOLEAN)))})
     def post(self) -> None:
         """200 with ``{"acks":{"<id>":true,…}}``. What is not stored yet is written now."""
         channel = self.channel
@@ -171,6 +201,7 @@ class HealthHandler(HecHandler):
 
     scope = Scope.OPEN
 
+    @operation({200: json_of(REPLY), 503: json_of(REPLY)})
     async def get(self) -> None:
         """200 with code 17, or 503 with code 18 (the queue is full) or 9 (Redis is away, or the server stops)."""
         health = self.application.health
