@@ -177,6 +177,21 @@ def test_lines_of_requests_are_written_together():
     assert stream.getvalue().count("\n") == 1 + KEPT_LINES
 
 
+def test_lines_of_requests_that_cannot_be_written_are_counted_and_told(caplog):
+    with open("/dev/full", "w") as full:
+        requests = RequestLog("text", full)
+        for _ in range(2):
+            requests.note("GET", "/x", 200, 0.0, "::1", "r")
+            requests.flush()
+        assert caplog.messages == []
+        requests._stream = io.StringIO()
+        requests.note("GET", "/x", 200, 0.0, "::1", "r")
+        requests.flush()
+        assert caplog.messages == ["2 lines of the request log could not be written"]
+        with pytest.raises(OSError, match="No space"):
+            full.close()
+
+
 def test_what_is_logged_goes_to_standard_error_in_the_form_that_was_chosen(monkeypatch):
     seen = {}
     monkeypatch.setattr(logging, "basicConfig", lambda **more: seen.update(more))

@@ -28,6 +28,9 @@ log = logging.getLogger("logsrv.embedded")
 _READY_SECONDS = 60.0
 _END_SECONDS = 15.0
 _RESTART_SECONDS = 1.0
+_RESTART_MOST_SECONDS = 16.0
+#: What has run for so long did not end for the same reason as the last time.
+_LIVED_SECONDS = 10.0
 _SYNC_SECONDS = 1.0
 #: sockaddr_un holds 108 bytes, the last of them NUL (unix(7)).
 _SOCKET_PATH_BYTES = 107
@@ -101,7 +104,11 @@ class Child:
                 start_new_session=True,
                 preexec_fn=end_with_parent,
             )
-        self._pid_file.write_text(f"{self._process.pid} {_started_at(self._process.pid)}", encoding="ascii")
+        try:
+            self._pid_file.write_text(f"{self._process.pid} {_started_at(self._process.pid)}", encoding="ascii")
+        except OSError as error:
+            # It runs; only a next start may not find it, should it outlive a kill of this process.
+            log.warning("%s cannot be written: %s", self._pid_file, error.strerror)
 
     def _new_log(self) -> BinaryIO:
         with contextlib.suppress(FileNotFoundError):
@@ -122,11 +129,33 @@ class Child:
         return lines[-1] if lines else "it said nothing"
 
     async def _keep_running(self) -> None:
+        clock, pause = asyncio.get_running_loop().time, _RESTART_SECONDS / 2
         while self._process is not None:
+            began = clock()
             status = await self._process.wait()
+            # One that ends at once, for want of disk, say, would do nothing but start.
+            pause = _RESTART_SECONDS if clock() - began > _LIVED_SECONDS else min(2 * pause, _RESTART_MOST_SECONDS)
             log.error("the embedded %s ended by itself (status %d); starting it again", self.name, status)
+            await asyncio.sleep(pause)
+            await self._spawn_in_time()
+
+    async def _spawn_in_time(self) -> None:
+        """Start it as soon as it can be: there may be no process, no descriptor, or no room for its log."""
+        told = False
+        while True:
+            try:
+                return await self._spawn()
+            except OSError as error:
+                if not told:
+                    log.error("the embedded %s cannot be started, it is tried again: %s", self.name, error.strerror)
+                told = True
             await asyncio.sleep(_RESTART_SECONDS)
-            await self._spawn()
+
+    def kill(self, why: str) -> None:
+        """End a program that cannot go on, as by kill -9; it is then started again."""
+        if self._process is not None and self._process.returncode is None:
+            log.error("the embedded %s is ended: %s", self.name, why)
+            os.kill(self._process.pid, signal.SIGKILL)
 
     @property
     def pid(self) -> int:
@@ -198,11 +227,25 @@ def _free_port() -> int:
 
 async def sync(directory: Path) -> None:
     """For ever, put on the disk what Valkey has written under ``directory``: a power failure costs about a second."""
+    works = True
     while True:
         await asyncio.sleep(_SYNC_SECONDS)
-        for path in (directory / "valkey" / "appendonlydir").glob("*.aof"):
+        try:
             # fsync(2) takes its time, and takes what any process has written.
-            await asyncio.get_running_loop().run_in_executor(None, _fsync, path)
+            await asyncio.get_running_loop().run_in_executor(None, _fsync_all, directory / "valkey" / "appendonlydir")
+        except OSError as error:
+            if works:
+                log.error("what Valkey has written cannot be put on the disk, it is tried again: %s", error.strerror)
+            works = False
+        else:
+            if not works:
+                log.info("what Valkey has written is put on the disk again")
+            works = True
+
+
+def _fsync_all(directory: Path) -> None:
+    for path in directory.glob("*.aof"):
+        _fsync(path)
 
 
 def _fsync(path: Path) -> None:

@@ -28,6 +28,7 @@ from .store import RecordStore
 from .streams import FAILURES, RecordStream, connect
 from .sweeper import HELD_SECONDS
 from .tls import certificates
+from .writer import Backoff
 
 log = logging.getLogger("logsrv")
 
@@ -40,6 +41,9 @@ _ANY_SIZE = 1 << 62
 #: How often a name that is taken, and a Redis that is away at the start, are looked at again.
 _LEASE_LOOK_SECONDS = 1.0
 _REDIS_LOOK_SECONDS = 0.5
+#: How often it is looked whether the embedded MongoDB is broken, and how rarely one that stays so is started again.
+_MEND_SECONDS = 2.0
+_MEND_MOST_SECONDS = 60.0
 #: How often a stop looks whether the requests have ended.
 _STOP_LOOK_SECONDS = 0.02
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -172,6 +176,8 @@ class Server:
         self._application.watch.resume()
         await self._read_back()
         self._tasks.append(asyncio.ensure_future(self._tend()))
+        if not options.mongo_url:
+            self._tasks.append(asyncio.ensure_future(self._mend(self._children[0])))
         if not options.redis_url:
             self._tasks.append(asyncio.ensure_future(embedded.sync(self._data.path)))
         self._application.start()
@@ -287,6 +293,18 @@ class Server:
             except FAILURES as error:
                 backup.tell(False, error)
 
+    async def _mend(self, mongodb: embedded.Child) -> None:
+        """End a SecantusDB that is broken: what a full disk has done to it lasts until it is started again."""
+        pause = Backoff(_MEND_SECONDS, _MEND_MOST_SECONDS)
+        while True:
+            await asyncio.sleep(_MEND_SECONDS)
+            if self._store.broken:
+                self._store.broken = False
+                mongodb.kill("it says that it is broken, as it does once the disk is full")
+                await asyncio.sleep(pause.next())
+            elif not self._application.writer.failures:
+                pause.reset()
+
     async def _adopt_orphans(self) -> None:
         backup = self._application.backup
         for name, done in backup.adopting().items():
@@ -340,13 +358,14 @@ class Server:
         await self._unless_hurried(self._end_writes(), patience)
         await application.writer.abandon()
         await application.backup.stop()
-        await application.stop()
         try:
+            # Before all that may fail, too.
             await self._keep()
         except OSError as error:
             log.critical("%d records are lost: neither Redis nor a file takes them: %s", len(application.queue), error)
             self._status = 1
         finally:
+            await application.stop()
             await self._store.close()
             await self._redis.aclose()
         return self._status

@@ -126,6 +126,7 @@ class RequestLog:
         self._clock = clock
         self._line = _json_line if form == "json" else _text_line
         self._lines: list[str] = []
+        self._dropped = 0
 
     def note(self, method: str, path: str, status: int, seconds: float, address: str, request_id: str) -> None:
         """A request has been answered; ``request_id`` is empty when it has none."""
@@ -134,12 +135,20 @@ class RequestLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is kept back."""
+        """Write what is kept back. What cannot be written, because the disk is full, is dropped, counted and told."""
         lines, self._lines = self._lines, []
-        if lines:
-            stream = self._stream or sys.stderr
+        if not lines:
+            return
+        stream = self._stream or sys.stderr
+        try:
             stream.write("".join(lines))
             stream.flush()
+        except OSError:
+            self._dropped += len(lines)
+            return
+        if self._dropped:
+            log.warning("%d lines of the request log could not be written", self._dropped)
+            self._dropped = 0
 
 
 def _json_line(now: float, method: str, path: str, status: int, seconds: float, address: str, request_id: str) -> str:

@@ -32,6 +32,7 @@ _URL_DEFAULTS = {
     "heartbeatFrequencyMS": 2000,
 }
 _DUPLICATE_KEY = 11000
+_INTERNAL_ERROR = 1
 #: The server's codes (mongodb/mongo, src/mongo/base/error_codes.yml) that say of a document that it will never do.
 #: Any other may pass, so the record is kept and tried again.
 _REFUSED_FOR_GOOD = frozenset(
@@ -103,6 +104,8 @@ class RecordStore:
         self.retention = Retention(self._records, self._ranges_up, self.find_out)
         self.reader = RecordReader(self._records, self.prepare, query_timeout)
         self._prepared = self._known = False
+        #: Whether the server said of the last write that something in it is broken, not of the records or the network.
+        self.broken = False
 
     async def prepare(self) -> None:
         """Make the index of the reading order, and find out what the server is. Raises PyMongoError."""
@@ -149,7 +152,9 @@ class RecordStore:
             await self.prepare()
             inserted = await self._insert(records, good)
         except PyMongoError as error:
+            self.broken = isinstance(error, OperationFailure) and error.code == _INTERNAL_ERROR
             return Outcome(range(len(records)), problem=reason(error))
+        self.broken = False
         await self._note_seconds(records)
         if not bad and not inserted.refused:
             return Outcome(inserted.unwritten, problem=inserted.problem)
