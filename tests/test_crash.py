@@ -10,7 +10,11 @@ import pymongo
 import pytest
 import redis
 
+from tornado_logsrv import auth
+
 from .process import Process, eventually, running
+
+NDJSON = "application/x-ndjson"
 
 
 @pytest.fixture
@@ -197,3 +201,58 @@ def test_a_lease_that_is_lost_ends_the_server_without_a_loss(start, own_servers,
     with start() as process:
         drained(process)
         assert stored(logs) == sorted(ids)
+
+
+def as_tenant(tmp_path, tenant):
+    """A tokens file with a token of a tenant and one of nobody's, and the headers that show them."""
+    secrets = {name: auth.new_secret() for name in ("", tenant)}
+    path = tmp_path / "tokens.toml"
+    path.write_text(
+        "".join(
+            f'[[token]]\nname = "t{name}"\nsha256 = "{auth.digest_of(secret)}"\nscopes = ["write", "read"]\n'
+            + (f'tenant = "{name}"\n' if name else "")
+            for name, secret in secrets.items()
+        )
+    )
+    return str(path), [{"Authorization": f"Bearer {secret}"} for secret in secrets.values()]
+
+
+@pytest.mark.parametrize(
+    ("way", "ack", "given"),
+    [
+        ("adopted", "journal", {}),
+        ("spooled", "journal", {"queue_max_bytes": "1kB", "spool_max_bytes": "1MB"}),
+        ("without Redis", "memory", {"redis_url": "redis://127.0.0.1:9/"}),
+    ],
+)
+def test_a_tenants_records_get_into_its_collection_by_every_way_out_of_a_process(
+    start, own_servers, logs, tmp_path, way, ack, given
+):
+    tokens, (all_, acme) = as_tenant(tmp_path, "acme")
+    away = {"mongo_url": "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=100", "tokens_file": tokens, "ack": ack}
+    ids = {"": [], "acme": []}
+    with start("first", **away | given) as first:
+        for n in range(20):
+            for tenant, headers in (("", all_), ("acme", acme)):
+                lines = first.post("/add-jobs", b'{"n":%d}\n{"n":' % n, **headers, **{"Content-Type": NDJSON})
+                assert lines["accepted"] == lines["quarantined"] == 1
+                ids[tenant].append(first.post("/add-job", b"%d" % n, **headers)["id"])
+        first.stop(signal.SIGTERM if ack == "memory" else signal.SIGKILL)
+    name = "other" if way == "adopted" else "first"
+    with start(name, tokens_file=tokens) as second:
+        if way == "adopted":
+            end_lease(own_servers, "first")
+        found = {"": logs, "acme": logs.database["logs_acme"]}
+        for tenant, collection in found.items():
+            eventually(lambda each=collection: each.count_documents({}) == 40, "all are stored")
+            assert set(ids[tenant]) <= set(stored(collection))
+            assert {document.get("tenant", "") for document in collection.find()} == {tenant}
+            quarantine = collection.database[f"{collection.name}_quarantine"]
+            eventually(lambda each=quarantine: each.count_documents({}) == 20, "all are in quarantine")
+        eventually(lambda: second.get("/ledger", **acme)["total"]["queued"] == 0, "none of them waits")
+        rows = second.get("/ledger", **acme)["sources"]
+        # What was in a file and in Redis is stored twice, as one.
+        assert (set(rows), rows["jobs"]["stored"] >= 40) == ({"jobs"}, True)
+        assert second.get("/ledger", **all_)["balanced"]
+        if ack == "journal":
+            eventually(lambda: entries(own_servers, "first") == 0, "the stream is empty")

@@ -92,6 +92,32 @@ async def test_rules_delete_what_is_older_and_nothing_else(app, full, sweeper):
 
 
 @pytest.mark.gen_test
+async def test_tenants_records_are_kept_as_long_as_all_and_one_that_cannot_be_swept_stops_no_other(
+    app, full, database, sweeper, monkeypatch
+):
+    tenants = [database[f"logs_{tenant}"] for tenant in ("acme", "beta")]
+    for tenant in tenants:
+        tenant.insert_many(list(full.find()))
+
+    async def away(days):
+        raise AutoReconnect("away")
+
+    monkeypatch.setattr(app.store.of("acme").retention, "set_days", away)
+    made = sweeper(30, "level=debug:3")
+    made.tenants = lambda: {"acme", "beta"}
+    with pytest.raises(AutoReconnect):
+        await made.sweep()
+    assert left(tenants[1]) == left(full)
+    assert made.deleted == {"level=debug": 16}
+    monkeypatch.undo()
+    await made.sweep()
+    assert left(tenants[0]) == left(full)
+    assert made.deleted == {"level=debug": 24}
+    for tenant in (full, *tenants):
+        assert tenant.index_information()["logsrv_retention"]["expireAfterSeconds"] == 30 * 86_400
+
+
+@pytest.mark.gen_test
 async def test_jobs_are_the_records_without_a_source(full, sweeper):
     await sweeper(0, "source=jobs:5").sweep()
     assert {(source, days > 5) for _, source, days in left(full)} == {

@@ -81,6 +81,7 @@ class LogApplication(tornado.web.Application):
             now_ms=self.now_ms,
             busy=lambda: self.writer.failures > 0 or self.queue.size_bytes > self.queue.max_bytes // 2,
         )
+        self.sweeper.tenants = lambda: self.gate.tenants
         self.health = Health(self)
         self.requests = Requests()
         rules = self.wildcard_router.rules

@@ -20,6 +20,7 @@ import binascii
 import collections
 import dataclasses
 import enum
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -33,6 +34,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from .binding import Binding
 from .config import size
 from .errors import RateLimited, StartError
 
@@ -99,10 +101,15 @@ class Token:
     request_rate: Allowance | None = None
     byte_quota: Allowance | None = None
 
-    @property
+    @functools.cached_property
+    def binding(self) -> Binding:
+        """Whose records it writes and reads."""
+        return Binding(self.tenant, self.source)
+
+    @functools.cached_property
     def is_bound(self) -> bool:
         """Whether it writes and reads records of one source or tenant alone."""
-        return bool(self.source or self.tenant)
+        return any(self.binding)
 
     @property
     def is_limited(self) -> bool:
@@ -138,7 +145,7 @@ class Token:
 ANONYMOUS = Token("", "", frozenset({Scope.WRITE, Scope.READ, Scope.ADMIN}))
 
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:@-]{1,64}$")]
-#: records.count_sources reads so many characters and no more.
+#: records.count_origins reads so many characters and no more.
 _Source = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,15}$")]
 #: Without _, so that no tenant's collection is another's quarantine.
 _Tenant = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,15}$")]

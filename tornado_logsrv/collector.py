@@ -15,6 +15,9 @@ class IdOf(Protocol):
     def of(self, indexes: Sequence[int], /) -> list[bytes]:
         """The ids of many."""
 
+    def named(self, key: str, /) -> bytes:
+        """The id of one that its client has named itself."""
+
 
 class Collector(Protocol):
     """The records of one request."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pymongo.errors import PyMongoError
 
 from . import embedded
+from .auth import Tokens
 from .config import Options
 from .errors import StartError
 from .retention import Found
@@ -35,13 +36,24 @@ async def find(options: Options, url: str, now_ms: int | None = None) -> list[Fo
     """What each rule would delete at ``now_ms`` (none: now). Raises StartError."""
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     every = [Rule("", "", options.retention_days)] if options.retention_days else []
+    tokens = Tokens.read(options.tokens_file) if options.tokens_file else ()
+    tenants = sorted({"", *(token.tenant for token in tokens)})
     store = RecordStore(url, options.mongo_db, options.mongo_collection, options.query_timeout)
     try:
-        return [await store.retention.find(rule, now_ms) for rule in (*every, *options.retention)]
+        rules = (*every, *options.retention)
+        return [sum_of([await store.of(tenant).retention.find(rule, now_ms) for tenant in tenants]) for rule in rules]
     except PyMongoError as error:
         raise StartError(f"--dry_run: MongoDB cannot be asked: {type(error).__name__} (--mongo_url)") from None
     finally:
         await store.close()
+
+
+def sum_of(found: Sequence[Found]) -> Found:
+    """What one rule would delete in several collections."""
+    oldest = [each.oldest_ms for each in found if each.oldest_ms is not None]
+    newest = [each.newest_ms for each in found if each.newest_ms is not None]
+    count = sum(each.count for each in found)
+    return Found(found[0].rule, count, min(oldest, default=None), max(newest, default=None))
 
 
 def table(found: Sequence[Found]) -> str:

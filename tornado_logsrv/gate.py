@@ -48,6 +48,11 @@ class Gate:
         """Whether there are no tokens: who reaches this server may do everything."""
         return self._tokens is None
 
+    @property
+    def tenants(self) -> set[str]:
+        """All that a token is bound to."""
+        return {token.tenant for token in self._tokens or () if token.tenant}
+
     def reload(self) -> None:
         """Read the tokens file again. Raises StartError; the tokens then stay as they were."""
         if self._path:

@@ -12,10 +12,13 @@ from tornado.ioloop import IOLoop
 
 from . import codings, errors, operations, problems
 from .auth import Scope, Token
+from .binding import UNBOUND, Binding
 from .collector import Collector, IdOf
 from .intake import ACKS, Receipt
 from .operations import NOTHING, Content, Schema, joined, operation
-from .records import JOB_SOURCE, DerivedIds
+from .quarantine import Quarantine
+from .reading import RecordReader
+from .records import JOB_SOURCE, DerivedIds, NewIds
 
 if TYPE_CHECKING:
     from .application import LogApplication
@@ -47,6 +50,8 @@ class BaseHandler(tornado.web.RequestHandler):
     #: Fields of the request's head, and parameters of its query, that are read whatever the method.
     request_fields: Mapping[str, Schema] = joined({problems.REQUEST_ID: operations.TEXT})
     parameters: Mapping[str, Schema] = NOTHING
+    #: Whether the route keeps to what a token is bound to. One that does not say so refuses a token that is.
+    keeps_bounds = False
     #: How a client is asked for a token (RFC 9110, section 11.6.1).
     challenge = 'Bearer realm="logsrv"'
     #: Whose request it is, once it is admitted.
@@ -66,7 +71,28 @@ class BaseHandler(tornado.web.RequestHandler):
         gate, scope = self.application.gate, self.needed_scope
         gate.proxies.apply(self.request)
         gate.check_origin(self.request, scope)
-        self.token = gate.admit(self.request, scope)
+        token = gate.admit(self.request, scope)
+        if token.is_bound and not self.keeps_bounds:
+            raise errors.Forbidden(f"the token {token.name} is bound to a part of the records, and this is about all")
+        self.token = token
+
+    @property
+    def binding(self) -> Binding:
+        """Whose records the request is about."""
+        assert self.token is not None
+        return self.token.binding
+
+    @property
+    def reader(self) -> RecordReader:
+        """The stored records that the request may see."""
+        tenant, source = self.binding
+        return self.application.store.of(tenant).reader.only(source)
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """The part of the quarantine that the request may see."""
+        tenant, source = self.binding
+        return self.application.store.of(tenant).quarantine.only(source)
 
     @property
     def needed_scope(self) -> Scope:
@@ -269,6 +295,7 @@ class ReceiverHandler(BodyHandler):
     """A route that takes records."""
 
     scope = Scope.WRITE
+    keeps_bounds = True
     source = JOB_SOURCE
     refusals = (
         *BodyHandler.refusals,
@@ -287,6 +314,7 @@ class ReceiverHandler(BodyHandler):
     def prepare(self) -> None:
         """Raises BadParameter for an ``ack`` that there is not."""
         super().prepare()
+        self.source = self.binding.source or self.source
         self._ack = self.get_query_argument("ack", self.application.options.ack)
         if self._ack not in ACKS:
             raise errors.BadParameter("ack", f"must be one of {', '.join(ACKS)}")
@@ -299,19 +327,28 @@ class ReceiverHandler(BodyHandler):
     @property
     def record_ids(self) -> IdOf:
         """The source of the request's record ids."""
-        return self.application.new_ids if self._key is None else DerivedIds(self._key)
+        of_whom = self.binding.of_whom
+        if self._key is not None:
+            return DerivedIds(self._key, of_whom)
+        return NewIds(self.application.ids, of_whom) if of_whom else self.application.new_ids
 
     async def accept(self, records: Sequence[bytes]) -> Receipt:
         """Take ``records``, all or none, at the level that was asked for. Raises Unavailable."""
         assert self.token is not None
-        receipt = self.application.intake.accept(records, self._ack, self.source)
+        records = self.binding.records(records)
+        receipt = self.application.intake.accept(records, self._ack, self.binding.origin(self.source))
         self.token.took(records)
         return receipt if isinstance(receipt, Receipt) else await receipt
+
+    def refuse(self, count: int) -> None:
+        """``count`` records were refused before they were whole."""
+        binding = UNBOUND if self.token is None else self.binding
+        self.application.intake.refuse(binding.origin(self.source), count)
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         """What cannot be read or is not allowed is counted as one record refused."""
         if isinstance(value, errors.Refused) and not isinstance(value, (errors.Unavailable, errors.Denied)):
-            self.application.intake.refuse(self.source, 1)
+            self.refuse(1)
         super().log_exception(typ, value, tb)
 
 

@@ -149,7 +149,7 @@ class Health:
     async def _ask_store(self) -> None:
         self._store_asked_at = self._clock()
         try:
-            self.quarantined = await self._application.store.quarantine.count()
+            self.quarantined = await self._application.store.count_quarantined()
         except PyMongoError:
             self.quarantined = None
         finally:

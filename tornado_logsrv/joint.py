@@ -48,7 +48,10 @@ class JointLane:
     def __call__(self, bodies: list[bytes]) -> Answered | Deferred[Answered] | None:
         """An answer to each, or None for those to be answered alone; None for all of them."""
         began, token = time.time(), self._writers.get(self._authorization)
-        if token is None or token.is_limited or self._application.stopping or max(map(len, bodies)) > self._most:
+        if token is None or token.is_limited or token.is_bound:
+            # Their records, or what they may send, are looked at one by one.
+            return None
+        if self._application.stopping or max(map(len, bodies)) > self._most:
             return None
         joint = self._collect(bodies, self._application.new_ids, int(began * 1000))
         if not self._application.intake.has_room(joint.records):

@@ -65,15 +65,18 @@ class Lane:
         token = None if authorization is None else self._writers.get(authorization)
         if token is None or token.is_over:
             return None
-        collector = self._collect(self._ids, int(began * 1000))
+        collector, origin = self._collect(self._ids, int(began * 1000)), ""
         try:
             collector.take(body)
             records = collector.end()
+            if token.is_bound:
+                records = list(token.binding.records(records))
+                origin = token.binding.origin(collector.source)
         except errors.Refused:
             # Nothing has been taken or counted: the handler says what is wrong.
             return None
         try:
-            receipt = self._accept(records, ack, collector.source)
+            receipt = self._accept(records, ack, origin or collector.source)
         except errors.Unavailable as error:
             return self._refused(error, began, headers, context)
         if type(receipt) is Receipt:

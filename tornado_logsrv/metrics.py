@@ -8,7 +8,7 @@ start, from the spool's files or from the stream of an instance that is no more,
 """
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from . import records
 
@@ -33,15 +33,15 @@ class Ledger:
         self._counts["received"][source] += count
         self._counts["refused"][source] += count
 
-    def recovered(self, found: Iterable[bytes]) -> None:
+    def recovered(self, found: Sequence[bytes]) -> None:
         """Records of an earlier process were put on the queue."""
-        for source, count in records.count_sources(found).items():
+        for source, count in records.count_origins(found).items():
             self.accepted(source, count)
 
-    def settled(self, stored: Iterable[bytes], quarantined: Iterable[bytes]) -> None:
+    def settled(self, stored: Sequence[bytes], quarantined: Sequence[bytes]) -> None:
         """Records left the queue."""
         for column, found in (("stored", stored), ("quarantined", quarantined)):
-            for source, count in records.count_sources(found).items():
+            for source, count in records.count_origins(found).items():
                 self._counts[column][source] += count
                 self._queued[source] -= count
 

@@ -101,5 +101,5 @@ def named(title: str, schema: Schema) -> Schema:
 #: A record as it is stored, or of it what ``fields`` asked for. Collections may hold documents of others.
 RECORD = named(
     "Record",
-    open_object(dict.fromkeys(("message", "source", "data", "notes", "timestamp"), ANYTHING), _id=ANYTHING),
+    open_object(dict.fromkeys(("message", "tenant", "source", "data", "notes", "timestamp"), ANYTHING), _id=ANYTHING),
 )

@@ -7,6 +7,7 @@
 document goes on in documents ``{"_id": {"of": _id, "part": n}, "original": bytes}``.
 """
 
+import copy
 import dataclasses
 import datetime
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,6 +41,13 @@ class Quarantine:
     def __init__(self, collection: Any) -> None:
         """``collection`` is motor's, with the write concern of the records."""
         self._collection = collection
+        self._only: Document = {}
+
+    def only(self, source: str) -> "Quarantine":
+        """The part of one source, for who may see and remove no other; with an empty one, all."""
+        part = copy.copy(self)
+        part._only = {"source": source} if source else {}
+        return part
 
     async def prepare(self) -> None:
         """Make the index of the reading order."""
@@ -72,13 +80,15 @@ class Quarantine:
         return [await self._whole(document) for document in found]
 
     async def _find(self, query: Document, limit: int) -> list[Document]:
-        cursor = self._collection.find(query).sort([("time", DESCENDING), ("_id", DESCENDING)]).limit(limit)
+        cursor = (
+            self._collection.find(query | self._only).sort([("time", DESCENDING), ("_id", DESCENDING)]).limit(limit)
+        )
         found: list[Document] = await cursor.to_list(limit)
         return found
 
     async def get(self, record_id: ObjectId) -> Document | None:
         """One document with its original whole; None when it is not in quarantine."""
-        document = await self._collection.find_one({"_id": record_id})
+        document = await self._collection.find_one({"_id": record_id} | self._only)
         return None if document is None else await self._whole(document)
 
     async def _whole(self, document: Document) -> Document:
@@ -90,7 +100,7 @@ class Quarantine:
 
     async def remove(self, record_id: ObjectId) -> bool:
         """Forget one; whether it was there."""
-        document = await self._collection.find_one({"_id": record_id}, {"parts": 1})
+        document = await self._collection.find_one({"_id": record_id} | self._only, {"parts": 1})
         if document is None:
             return False
         for number in range(1, document["parts"]):
@@ -123,5 +133,5 @@ def _about(record: bytes, refusal: Refusal | None) -> tuple[Mapping[str, Any], b
         bad = bson.decode(record)
         about = {"code": bad["code"], "reason": bad["reason"], "source": bad["bad"], "form": "raw"}
         return about, bad["original"]
-    (source,) = records.count_sources([record])
-    return {"code": refusal.code, "reason": refusal.reason[:_MAX_REASON], "source": source, "form": "bson"}, record
+    about = {"code": refusal.code, "reason": refusal.reason[:_MAX_REASON], "source": records.source_of(record)}
+    return {**about, "form": "bson"}, record

@@ -6,6 +6,7 @@ fetches a whole range before it does anything else, gets many small ones, as ``o
 
 import collections
 import contextlib
+import copy
 import dataclasses
 import datetime
 import math
@@ -23,7 +24,7 @@ from pymongo.errors import ExecutionTimeout, OperationFailure, PyMongoError
 from .errors import BadParameter, QueryTimeout, StoreUnavailable
 from .occupancy import Occupancy
 from .query import Query, parse
-from .records import Clock
+from .records import JOB_SOURCE, Clock
 
 #: Bytes of BSON in one page at the most, but for its first record: a record may have 16 MiB.
 PAGE_BYTES = 16 * 1024 * 1024
@@ -157,10 +158,20 @@ class RecordReader:
         self._collection = collection.with_options(codec_options=_RAW)
         self._prepare = prepare
         self._timeout = timeout
+        self._only: Document = {}
+        self._all = self
         #: Where records are; None where the server needs no such hint.
         self.occupancy: Occupancy | None = None
         #: The fields that begin an index.
         self.indexed: Collection[str] = ()
+
+    def only(self, source: str) -> "RecordReader":
+        """The records of one source, for who may see no others; with an empty one, all."""
+        if not source:
+            return self
+        part = copy.copy(self)
+        part._only = {"source": None if source == JOB_SOURCE else source}
+        return part
 
     def deadline(self) -> Deadline:
         """The time for one reading, from now on."""
@@ -187,7 +198,7 @@ class RecordReader:
             if after is not None:
                 await self._find(found, _same_moment(order, after), filter_, order, deadline)
                 low, high = _behind(order, after, low, high)
-            for start, end in self._ranges(order, low, high, bool(filter_)):
+            for start, end in self._ranges(order, low, high, bool(filter_ or self._only)):
                 if found.full:
                     break
                 await self._find(found, _between(start, end), filter_, order, deadline)
@@ -206,7 +217,7 @@ class RecordReader:
             low, high = selection.range()
             filter_ = selection.query.filter(selection.now_ms, self._listed())
             for start, end in self._ranges("asc", low, high, True):
-                pipeline = [*_matches(_between(start, end), filter_), group]
+                pipeline = [*self._matches(_between(start, end), filter_), group]
                 for counted in await self._counts(pipeline, deadline):
                     found[int(counted["_id"]["bucket"]), _level(counted["_id"])] += counted["count"]
         return found
@@ -239,7 +250,7 @@ class RecordReader:
         deadline = self.deadline()
         with self._failures(deadline):
             await self._prepare()
-            raw = await self._collection.find_one({"_id": record_id}, max_time_ms=deadline.left_ms())
+            raw = await self._collection.find_one({"_id": record_id} | self._only, max_time_ms=deadline.left_ms())
             return None if raw is None else _decoded(raw)
 
     async def fetch(self, ids: Collection[bytes]) -> dict[bytes, bytes]:
@@ -247,27 +258,28 @@ class RecordReader:
         deadline = self.deadline()
         with self._failures(deadline):
             await self._prepare()
-            wanted = {"_id": {"$in": [ObjectId(record_id) for record_id in ids]}}
+            wanted = {"_id": {"$in": [ObjectId(record_id) for record_id in ids]}} | self._only
             cursor = self._collection.find(wanted, max_time_ms=deadline.left_ms())
             return {raw["_id"].binary: raw.raw for raw in await cursor.to_list(len(ids))}
 
     def _listed(self) -> Collection[str]:
         # SecantusDB looks into one index, that of the time, and compares a value with each of a list one by one.
-        return self.indexed if self.occupancy is None else ()
+        return self._all.indexed if self._all.occupancy is None else ()
 
     def _ranges(self, order: Order, low: int | None, high: int | None, filtered: bool) -> Iterable[Range]:
         if low is not None and high is not None and low >= high:
             return ()
-        if self.occupancy is None:
+        occupancy = self._all.occupancy
+        if occupancy is None:
             return ((low, high),)
-        ranges = self.occupancy.ranges_up if order == "asc" else self.occupancy.ranges_down
+        ranges = occupancy.ranges_up if order == "asc" else occupancy.ranges_down
         return ranges(low, high, _SCAN_SECONDS) if filtered else ranges(low, high)
 
     async def _find(
         self, found: "_Found", within: Document, filter_: Document, order: Order, deadline: Deadline
     ) -> None:
         direction = ASCENDING if order == "asc" else DESCENDING
-        pipeline = _matches(within, filter_)
+        pipeline = self._matches(within, filter_)
         pipeline += [{"$sort": {"timestamp": direction, "_id": direction}}, {"$limit": found.room}]
         cursor = self._collection.aggregate(pipeline, maxTimeMS=deadline.left_ms())
         try:
@@ -279,6 +291,10 @@ class RecordReader:
     async def _counts(self, pipeline: list[Document], deadline: Deadline) -> list[Document]:
         cursor = self._collection.aggregate(pipeline, maxTimeMS=deadline.left_ms())
         return [_decoded(raw) for raw in await cursor.to_list(None)]
+
+    def _matches(self, within: Document, filter_: Document) -> list[Document]:
+        # In stages, since SecantusDB looks for an index in the first alone, and in none that has $and or $or.
+        return [{"$match": each} for each in (within, self._only, filter_) if each]
 
     @contextlib.contextmanager
     def _failures(self, deadline: Deadline) -> Iterator[None]:
@@ -321,11 +337,6 @@ def _decoded(raw: RawBSONDocument) -> Document:
 def _level(group: Document) -> str | int | float | None:
     level = group.get("level")
     return level if isinstance(level, str | int | float) and not isinstance(level, bool) else None
-
-
-def _matches(within: Document, filter_: Document) -> list[Document]:
-    # In two stages, since SecantusDB looks for an index in the first alone, and in none that has $and or $or.
-    return [{"$match": each} for each in (within, filter_) if each]
 
 
 def _same_moment(order: Order, after: Position) -> Document:

@@ -4,7 +4,8 @@ A record is carried as its BSON document, encoded once at acceptance:
 
     {"_id": ObjectId, "message": str, "data": any, "notes": [...] (when there are any), "timestamp": Date}
 
-``_id`` comes first and ``timestamp`` last, so both can be read from the bytes without decoding them.
+``_id`` comes first and ``timestamp`` last, so both can be read from the bytes without decoding them. Where a record has
+a ``tenant`` and a ``source``, they stand right behind ``_id``, in this order: it carries them wherever it goes.
 """
 
 import collections
@@ -34,6 +35,9 @@ JOB_SOURCE = "jobs"
 
 _BAD = b"\x02bad\x00"
 _SOURCE = b"\x02source\x00"
+_TENANT = b"\x02tenant\x00"
+#: What begins the records that are not simply for the store: those of tenants, and those that are none.
+_APART = (_TENANT, _BAD)
 #: A record names its source right behind its id, in at most 15 characters: it is counted by slices, not decoded.
 _SOURCE_END = 21 + len(_SOURCE) + 4 + 16
 _ID = b"\x07_id\x00"
@@ -239,7 +243,62 @@ def encode_bad(original: bytes, code: str, reason: str, source: str, record_id: 
 
 def is_bad(record: bytes) -> bool:
     """Whether ``record`` is what encode_bad gives."""
-    return record.startswith(_BAD, 21)
+    return record.startswith(_BAD, _after_tenant(record))
+
+
+def apart(found: Sequence[bytes]) -> list[int]:
+    """The indexes of tenants' records, and of what encode_bad gives: one look at each record for both."""
+    return [index for index, record in enumerate(found) if record.startswith(_APART, 21)]
+
+
+def tenant_of(record: bytes) -> str:
+    """Whose record it is; empty when it is no tenant's."""
+    return _text_at(record, 21 + len(_TENANT)) if record.startswith(_TENANT, 21) else ""
+
+
+def source_of(record: bytes) -> str:
+    """What a record is from."""
+    at = _after_tenant(record)
+    return _source(record[at : at + _SOURCE_END - 21])
+
+
+def _after_tenant(record: bytes) -> int:
+    return _after(record, 21) if record.startswith(_TENANT, 21) else 21
+
+
+def _after(record: bytes, at: int) -> int:
+    """Behind the text at ``at``, whose name has six letters."""
+    at += len(_TENANT)
+    return at + 4 + int(_LENGTH.unpack_from(record, at)[0])
+
+
+def bound(found: Sequence[bytes], tenant: str, source: str) -> list[bytes]:
+    """``found`` as the records of a tenant, and of a source; each unless it is empty.
+
+    Raises TooLarge when MongoDB could not hold one of them then.
+    """
+    of_tenant = _text_element("tenant", tenant) if tenant else b""
+    of_source = _text_element("source", source) if source != JOB_SOURCE else b""
+    return [_bound(record, of_tenant, source, of_source) for record in found]
+
+
+def _bound(record: bytes, of_tenant: bytes, source: str, of_source: bytes) -> bytes:
+    at = _after_tenant(record)
+    head = of_tenant
+    if source and record.startswith(_BAD, at):
+        head += _text_element("bad", source)
+        at += len(_BAD) + 4 + _LENGTH.unpack_from(record, at + len(_BAD))[0]
+    elif source:
+        head += of_source
+        at = _after(record, at) if record.startswith(_SOURCE, at) else at
+    size = 21 + len(head) + len(record) - at
+    if size > MAX_RECORD_BYTES:
+        raise TooLarge(f"the record takes {size} bytes as BSON; MongoDB holds at most {MAX_RECORD_BYTES}")
+    return b"".join((_LENGTH.pack(size), record[4:21], head, record[at:]))
+
+
+def _text_element(name: str, text: str) -> bytes:
+    return bson.encode({name: text})[4:-1]
 
 
 def derived_id(key: str, index: int) -> bytes:
@@ -251,10 +310,11 @@ def derived_id(key: str, index: int) -> bytes:
 
 
 class NewIds:
-    """New ids for the records of a request, whatever their indexes."""
+    """New ids for the records of a request, whatever their indexes; ``of_whom`` tells its keys from those of others."""
 
-    def __init__(self, ids: Ids) -> None:
+    def __init__(self, ids: Ids, of_whom: str = "") -> None:
         self._ids = ids
+        self._of_whom = of_whom
 
     def __call__(self, index: int) -> bytes:
         """The id of one record."""
@@ -264,12 +324,17 @@ class NewIds:
         """The ids of many."""
         return self._ids.take(len(indexes))
 
+    def named(self, key: str) -> bytes:
+        """The id of a record that its client has named itself."""
+        return derived_id(self._of_whom + key, 0)
+
 
 class DerivedIds:
-    """The ids of the records of a request that its client has named ``key``."""
+    """The ids of the records of a request that its client, one of ``of_whom``, has named ``key``."""
 
-    def __init__(self, key: str) -> None:
-        self._key = key
+    def __init__(self, key: str, of_whom: str = "") -> None:
+        self._key = of_whom + key
+        self._of_whom = of_whom
 
     def __call__(self, index: int) -> bytes:
         """The id of one record."""
@@ -279,14 +344,30 @@ class DerivedIds:
         """The ids of many."""
         return [derived_id(self._key, index) for index in indexes]
 
+    def named(self, key: str) -> bytes:
+        """The id of a record that its client has named itself."""
+        return derived_id(self._of_whom + key, 0)
 
-def count_sources(found: Iterable[bytes]) -> dict[str, int]:
-    """How many of the records are of each source."""
-    counts: dict[str, int] = {}
+
+def origin(tenant: str, source: str) -> str:
+    """What records of a tenant's source are counted under; without a tenant that is the source."""
+    return f"{tenant}/{source}" if tenant else source
+
+
+def count_origins(found: Sequence[bytes]) -> dict[str, int]:
+    """How many of the records are of each source, those of tenants by ``tenant/source``."""
+    counts: collections.Counter[str] = collections.Counter()
+    of_tenants = False
     for head, count in collections.Counter([record[21:_SOURCE_END] for record in found]).items():
-        source = _source(head)
-        counts[source] = counts.get(source, 0) + count
-    return counts
+        if head.startswith(_TENANT):
+            of_tenants = True
+        else:
+            counts[_source(head)] += count
+    if of_tenants:
+        for record in found:
+            if tenant := tenant_of(record):
+                counts[origin(tenant, source_of(record))] += 1
+    return dict(counts)
 
 
 def _source(head: bytes) -> str:

@@ -1,6 +1,8 @@
 """MongoDB: the only module that imports motor."""
 
+import asyncio
 import contextlib
+import copy
 import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,8 +22,9 @@ from .occupancy import HOUR_MS, Occupancy
 from .outcome import Outcome
 from .quarantine import Quarantine, Refusal, reason_of
 from .reading import RecordReader, reason
-from .records import is_bad, timestamp_of
+from .records import apart, is_bad, timestamp_of
 from .retention import Retention
+from .shares import joined, share_out
 
 log = logging.getLogger("logsrv.store")
 
@@ -97,15 +100,40 @@ class RecordStore:
         # Confirmed means on a majority and in their journals: without j a server that is killed with -9 loses
         # records it has confirmed (MongoDB manual, "Write Concern").
         safe = WriteConcern("majority", j=True)
-        self._database = self._client.get_database(database, codec_options=codec)
-        self._records = self._database.get_collection(collection, write_concern=safe)
-        self._hours = self._database.get_collection(f"{collection}_hours")
-        self.quarantine = Quarantine(self._database.get_collection(f"{collection}_quarantine", write_concern=safe))
+        self._database = self._client.get_database(database, codec_options=codec, write_concern=safe)
+        self._tenants: dict[str, RecordStore] = {}
+        self._open(collection, query_timeout)
+
+    def _open(self, collection: str, query_timeout: float) -> None:
+        self._records = self._database.get_collection(collection)
+        self._hours = self._database.get_collection(f"{collection}_hours", write_concern=WriteConcern())
+        self.quarantine = Quarantine(self._database.get_collection(f"{collection}_quarantine"))
         self.retention = Retention(self._records, self._ranges_up, self.find_out)
         self.reader = RecordReader(self._records, self.prepare, query_timeout)
+        self._query_timeout = query_timeout
         self._prepared = self._known = False
         #: Whether the server said of the last write that something in it is broken, not of the records or the network.
         self.broken = False
+
+    def of(self, tenant: str) -> "RecordStore":
+        """The store of a tenant's records, in the same database; this one where ``tenant`` is empty."""
+        if not tenant:
+            return self
+        if tenant not in self._tenants:
+            made = self._tenants[tenant] = copy.copy(self)
+            made._tenants = {}
+            made._open(f"{self._records.name}_{tenant}", self._query_timeout)
+        return self._tenants[tenant]
+
+    @property
+    def all(self) -> list["RecordStore"]:
+        """This one, and those of all tenants that have been asked for."""
+        return [self, *self._tenants.values()]
+
+    @property
+    def name(self) -> str:
+        """That of the collection."""
+        return str(self._records.name)
 
     async def prepare(self) -> None:
         """Make the index of the reading order, and find out what the server is. Raises PyMongoError."""
@@ -146,7 +174,21 @@ class RecordStore:
 
         Stored means confirmed, in the journals of a majority. Raises nothing that is foreseen.
         """
-        bad = [index for index, record in enumerate(records) if is_bad(record)]
+        marked = apart(records)
+        shares = share_out(records, marked)
+        return await self._write(records, marked) if shares is None else await self._write_shares(records, shares)
+
+    async def _write_shares(self, records: Sequence[bytes], shares: Mapping[str, Sequence[int]]) -> Outcome:
+        """Write each tenant's records into its own collection; one that cannot be written stops no other."""
+        outcomes = [
+            self.of(tenant)._write(
+                share := [records[index] for index in indexes], [i for i, r in enumerate(share) if is_bad(r)]
+            )
+            for tenant, indexes in shares.items()
+        ]
+        return joined(shares.values(), await asyncio.gather(*outcomes))
+
+    async def _write(self, records: Sequence[bytes], bad: Sequence[int]) -> Outcome:
         good = sorted({*range(len(records))} - {*bad}) if bad else range(len(records))
         try:
             await self.prepare()
@@ -218,6 +260,10 @@ class RecordStore:
         if self.reader.occupancy is not None:
             self.reader.occupancy.forget(before_ms)
             await self._hours.delete_many({"_id": {"$lt": DatetimeMS(before_ms - HOUR_MS)}})
+
+    async def count_quarantined(self) -> int:
+        """How many documents there are in quarantine, in that of every tenant. Raises PyMongoError."""
+        return sum(await asyncio.gather(*(store.quarantine.count() for store in self.all)))
 
     async def close(self) -> None:
         """Close every connection."""

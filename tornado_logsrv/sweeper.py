@@ -4,7 +4,7 @@ import asyncio
 import collections
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from pymongo.errors import PyMongoError
 
@@ -57,13 +57,15 @@ class Sweeper:
         self._clock = clock
         self._sleep = sleep
         self._backoff = Backoff(_BACKOFF_FIRST, _BACKOFF_LONGEST)
-        self._is_set = False
+        self._are_set: set[str] = set()
         self._turn_until = 0.0
-        self._swept: dict[Rule, int] = {}
+        self._swept: dict[tuple[str, Rule], int] = {}
         self._whole_at = 0.0
         #: Takes, or keeps, the turn to delete, which one instance has at a time; False when another has it. Raises
         #: one of FAILURES.
         self.take_turn: Callable[[], Awaitable[bool]] = _always
+        #: Whose records are in collections of their own.
+        self.tenants: Callable[[], Iterable[str]] = lambda: ()
         #: Records deleted since the start, by the name of the rule.
         self.deleted: collections.Counter[str] = collections.Counter({rule.name: 0 for rule in rules})
 
@@ -86,36 +88,50 @@ class Sweeper:
         return SWEEP_SECONDS
 
     async def sweep(self) -> None:
-        """Delete what is old enough now. Raises PyMongoError, or one of FAILURES."""
-        if not self._is_set:
-            if changed := await self._store.retention.set_days(self._days):
-                log.info("%s", changed)
-            self._is_set = True
+        """Delete what is old enough now. Raises PyMongoError, or one of FAILURES, when all else is done."""
         if self._clock() >= self._whole_at:
             self._swept.clear()
             self._whole_at = self._clock() + WHOLE_SECONDS
+        failed: PyMongoError | None = None
+        for tenant in ("", *sorted(self.tenants())):
+            try:
+                await self._sweep_store(self._store.of(tenant))
+            except PyMongoError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    async def _sweep_store(self, store: RecordStore) -> None:
+        if store.name not in self._are_set:
+            if changed := await store.retention.set_days(self._days):
+                log.info("%s%s", self._whose(store), changed)
+            self._are_set.add(store.name)
         for rule in self._rules:
             if not await self._has_turn():
                 # Another's work is not known here.
                 self._swept.clear()
                 return
-            await self._sweep_rule(rule)
+            await self._sweep_rule(store, rule)
         if self._days:
-            await self._store.forget(self._now_ms() - self._days * DAY_MS - _TTL_SLACK_MS)
+            await store.forget(self._now_ms() - self._days * DAY_MS - _TTL_SLACK_MS)
 
-    async def _sweep_rule(self, rule: Rule) -> None:
+    def _whose(self, store: RecordStore) -> str:
+        return "" if store is self._store else f"{store.name}: "
+
+    async def _sweep_rule(self, store: RecordStore, rule: Rule) -> None:
         before, cutoff = self.deleted[rule.name], self._now_ms() - rule.days * DAY_MS
-        async for start, end in self._store.retention.parts(self._swept.get(rule), cutoff):
+        async for start, end in store.retention.parts(self._swept.get((store.name, rule)), cutoff):
             while start < end:
                 began = self._clock()
-                count, start = await self._store.retention.delete(rule, start, end)
+                count, start = await store.retention.delete(rule, start, end)
                 self.deleted[rule.name] += count
                 await self._rest(self._clock() - began)
                 if not await self._has_turn():
                     return
-        self._swept[rule] = cutoff
+        self._swept[store.name, rule] = cutoff
         if count := self.deleted[rule.name] - before:
-            log.info("%d records deleted: %s is kept for %d days", count, rule.name, rule.days)
+            whose = self._whose(store)
+            log.info("%s%d records deleted: %s is kept for %d days", whose, count, rule.name, rule.days)
 
     async def _rest(self, seconds: float) -> None:
         await self._sleep(seconds)

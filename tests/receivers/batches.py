@@ -6,6 +6,7 @@ from typing import Any
 
 import bson
 
+from tornado_logsrv.binding import UNBOUND
 from tornado_logsrv.receivers.rows import Bad, Batch, Row
 from tornado_logsrv.records import DerivedIds
 
@@ -14,7 +15,9 @@ def batch_of(source: str, found: Iterable[Row | Bad], now_ms: int) -> Batch:
     """The batch of a request that is received at ``now_ms``."""
     options = SimpleNamespace(queue_max_bytes=1 << 28)
     application = SimpleNamespace(now_ms=lambda: now_ms, options=options)
-    handler: Any = SimpleNamespace(source=source, application=application, record_ids=DerivedIds("test"))
+    handler: Any = SimpleNamespace(
+        source=source, application=application, record_ids=DerivedIds("test"), binding=UNBOUND
+    )
     batch = Batch(handler)
     encoding = batch.encode(found)
     try:

@@ -108,6 +108,7 @@ class FieldsHandler(SearchHandler):
     """Looks at the fields of a sample."""
 
     scope = Scope.READ
+    keeps_bounds = True
 
     @operation({200: json_of(ANSWER)}, PARAMETERS)
     async def get(self) -> None:
@@ -115,7 +116,7 @@ class FieldsHandler(SearchHandler):
         paging.check_names(self.arguments, PARAMETERS)
         limit = paging.limit(self.arguments, DEFAULT_LIMIT)
         chosen = selection(self.arguments, self.now_ms)
-        page = await self.application.store.reader.page(chosen, "desc", None, limit, self.deadline)
+        page = await self.reader.page(chosen, "desc", None, limit, self.deadline)
         fields = Fields()
         for place, document in enumerate(page.documents):
             fields.add(document)

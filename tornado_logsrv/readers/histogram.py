@@ -114,14 +114,13 @@ class HistogramHandler(SearchHandler):
     """Counts stored records."""
 
     scope = Scope.READ
+    keeps_bounds = True
 
     @operation({200: json_of(ANSWER)}, PARAMETERS)
     async def get(self) -> None:
         """Total, levels, and buckets without a gap."""
         asked = parse(self.arguments, self.now_ms)
-        found = await self.application.store.reader.count_levels(
-            asked.selection, asked.starts.start, asked.interval_ms, self.deadline
-        )
+        found = await self.reader.count_levels(asked.selection, asked.starts.start, asked.interval_ms, self.deadline)
         self.set_header("Content-Type", "application/json")
         self.finish(jsontext.write(describe(asked, found)))
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import jsontext
 from ..auth import Scope
+from ..binding import Binding
 from ..handler import BaseHandler
 from ..health import State
 from ..operations import BOOLEAN, COUNT, MOMENT, TEXT, json_of, named, object_of, operation, table_of
@@ -17,18 +18,22 @@ _STATE = object_of(available=BOOLEAN, since=MOMENT)
 ANSWER = named(
     "Ledger",
     object_of(
-        instance=TEXT,
+        # What is of the whole process is not for a token that is bound.
+        {
+            "instance": TEXT,
+            "balanced": BOOLEAN,
+            "queue": object_of(size=COUNT, bytes=COUNT, max_bytes=COUNT, in_flight=COUNT, spooled=COUNT),
+            "store": _STATE,
+            "journal": _STATE,
+        },
         started=MOMENT,
         total=_ROW,
         sources=table_of(_ROW),
-        balanced=BOOLEAN,
-        queue=object_of(size=COUNT, bytes=COUNT, max_bytes=COUNT, in_flight=COUNT, spooled=COUNT),
-        store=_STATE,
-        journal=_STATE,
     ),
 )
 
 Document = dict[str, Any]
+TOTALS = ("received", "stored", "queued", "quarantined", "refused")
 
 
 def describe(application: "LogApplication") -> Document:
@@ -37,9 +42,7 @@ def describe(application: "LogApplication") -> Document:
     return {
         "instance": application.options.instance_name,
         "started": paging.moment(application.started_ms),
-        "total": {
-            column: ledger.total(column) for column in ("received", "stored", "queued", "quarantined", "refused")
-        },
+        "total": {column: ledger.total(column) for column in TOTALS},
         "sources": {source: ledger.row(source) for source in ledger.sources},
         "balanced": ledger.balance(application.unsettled) == 0,
         "queue": {
@@ -54,6 +57,14 @@ def describe(application: "LogApplication") -> Document:
     }
 
 
+def describe_part(application: "LogApplication", binding: Binding) -> Document:
+    """Of the ledger, what is about the records of ``binding``."""
+    ledger = application.ledger
+    found = {name: ledger.row(binding.origin(name)) for name in binding.sources(ledger.sources)}
+    total = {column: sum(row[column] for row in found.values()) for column in TOTALS}
+    return {"started": paging.moment(application.started_ms), "total": total, "sources": found}
+
+
 def _describe_state(state: State) -> Document:
     return {"available": state.up, "since": paging.moment(state.since_ms)}
 
@@ -62,6 +73,7 @@ class LedgerHandler(BaseHandler):
     """Answers the ledger."""
 
     scope = Scope.READ
+    keeps_bounds = True
 
     @operation({200: json_of(ANSWER)})
     async def get(self) -> None:
@@ -70,6 +82,8 @@ class LedgerHandler(BaseHandler):
         await health.look()
         health.see(self.application.now_ms())
         self.set_header("Content-Type", "application/json")
-        self.finish(jsontext.write(describe(self.application)))
+        of_all = not any(self.binding)
+        shown = describe(self.application) if of_all else describe_part(self.application, self.binding)
+        self.finish(jsontext.write(shown))
 
     head = get

@@ -77,7 +77,7 @@ class LogsHandler(SearchHandler):
     """Answers stored records."""
 
     scope = Scope.READ
-
+    keeps_bounds = True
     _gone = False
 
     @operation({200: {**json_of(array_of(RECORD)), **_EXPORTED}}, PARAMETERS)
@@ -90,7 +90,7 @@ class LogsHandler(SearchHandler):
     head = get
 
     async def _page(self, asked: Asked) -> None:
-        page = await self.application.store.reader.page(
+        page = await self.reader.page(
             asked.selection, asked.order, asked.after, asked.limit or paging.DEFAULT_LIMIT, self.deadline
         )
         if page.next is not None:
@@ -106,7 +106,7 @@ class LogsHandler(SearchHandler):
             return
         began = False
         try:
-            async for documents in self.application.store.reader.stream(
+            async for documents in self.reader.stream(
                 asked.selection, asked.order, asked.limit, self.deadline, asked.after
             ):
                 if not began:

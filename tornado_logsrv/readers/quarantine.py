@@ -37,6 +37,7 @@ class QuarantineHandler(BaseHandler):
 
     scope = Scope.READ
     refusals = (BadParameter, StoreUnavailable)
+    keeps_bounds = True
 
     @operation({200: json_of(array_of(QUARANTINED))}, PARAMETERS)
     async def get(self) -> None:
@@ -46,7 +47,7 @@ class QuarantineHandler(BaseHandler):
         limit, given = paging.limit(arguments), paging.cursor(arguments)
         after = (paging.moment(given.after.timestamp_ms), given.after.id) if given else None
         try:
-            found = await self.application.store.quarantine.page(after, limit + 1)
+            found = await self.quarantine.page(after, limit + 1)
         except PyMongoError as error:
             raise unavailable(error) from error
         if len(found) > limit:
@@ -64,6 +65,7 @@ class OneQuarantinedHandler(BaseHandler):
 
     scope = MappingProxyType({"GET": Scope.READ, "HEAD": Scope.READ, "DELETE": Scope.ADMIN})
     refusals = (NotFound, StoreUnavailable)
+    keeps_bounds = True
 
     @operation({200: json_of(QUARANTINED)})
     async def get(self, record_id: str) -> None:
@@ -78,7 +80,7 @@ class OneQuarantinedHandler(BaseHandler):
     async def delete(self, record_id: str) -> None:
         """Forget it: 204."""
         try:
-            removed = await self.application.store.quarantine.remove(ObjectId(record_id))
+            removed = await self.quarantine.remove(ObjectId(record_id))
         except PyMongoError as error:
             raise unavailable(error) from error
         if not removed:
@@ -92,6 +94,7 @@ class ReplayHandler(BodyHandler):
     scope = Scope.ADMIN
     refusals = (*ReceiverHandler.refusals, NotFound, StillRefused, StoreUnavailable)
     body_required = False
+    keeps_bounds = True
 
     @operation({200: json_of(object_of(message=one_of("Record stored"), id=OBJECT_ID, ack=one_of("stored")))})
     async def post(self, record_id: str) -> None:
@@ -99,11 +102,14 @@ class ReplayHandler(BodyHandler):
         body = self.body
         document = await find(self, record_id)
         record = corrected(document, *jsontext.read(body)) if body.strip() else as_it_was(document)
-        receipt = await self.application.intake.accept([record], "stored", document["source"])  # type: ignore[misc]
+        # What was no record has no source of its own.
+        again = records.bound([record], self.binding.tenant, document["source"])
+        origin = self.binding.origin(document["source"])
+        receipt = await self.application.intake.accept(again, "stored", origin)  # type: ignore[misc]
         if receipt.quarantined:
             raise StillRefused(f"it is refused again, and still in quarantine: {receipt.quarantined[0]}")
         try:
-            await self.application.store.quarantine.remove(document["_id"])
+            await self.quarantine.remove(document["_id"])
         except PyMongoError as error:
             raise unavailable(error) from error
         self.answer(200, {"message": "Record stored", "id": record_id, "ack": receipt.ack})
@@ -112,7 +118,7 @@ class ReplayHandler(BodyHandler):
 async def find(handler: BaseHandler, record_id: str) -> Document:
     """The quarantined document. Raises NotFound and StoreUnavailable."""
     try:
-        document = await handler.application.store.quarantine.get(ObjectId(record_id))
+        document = await handler.quarantine.get(ObjectId(record_id))
     except PyMongoError as error:
         raise unavailable(error) from error
     if document is None:

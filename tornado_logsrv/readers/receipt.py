@@ -11,6 +11,7 @@ from pymongo.errors import PyMongoError
 
 from .. import jsontext
 from ..auth import Scope
+from ..binding import UNBOUND, Binding
 from ..errors import NotFound, QueryTimeout, StoreUnavailable, Unavailable
 from ..handler import BaseHandler
 from ..operations import ANYTHING, BOOLEAN, OBJECT_ID, json_of, named, object_of, one_of, operation
@@ -41,20 +42,20 @@ class Whereabouts:
         # A full queue takes a tenth of a second of looking: however many ask, the others have most of the time.
         self._one_at_a_time = asyncio.Lock()
 
-    async def find(self, record_id: ObjectId) -> Document | None:
-        """``_id``, ``state`` and what is known of a record; None when this server knows of none.
+    async def find(self, record_id: ObjectId, binding: Binding = UNBOUND) -> Document | None:
+        """``_id``, ``state`` and what is known of a record; None when this server knows of none that may be seen.
 
         Raises Unavailable when it cannot be told now.
         """
         # What comes from the spool onto the queue meanwhile is where has been looked already: then once more.
         for _ in range(1 if self._application.spool.empty else 2):
-            if found := await self._unstored(record_id) or await self._settled(record_id):
+            if found := await self._unstored(record_id, binding) or await self._settled(record_id, binding):
                 return found
         if self._application.health.recovering:
             raise Unavailable("records of before the start are still being read back; it may be among them", 1)
         return None
 
-    async def _unstored(self, record_id: ObjectId) -> Document | None:
+    async def _unstored(self, record_id: ObjectId, binding: Binding) -> Document | None:
         queue, spool = self._application.queue, self._application.spool
         async with self._one_at_a_time:
             if (record := await _search(queue.newest_first(SLICE), record_id.binary)) is not None:
@@ -63,14 +64,14 @@ class Whereabouts:
                 state = {"state": "queued", "spooled": True}
             else:
                 return None
-            return {"_id": record_id, **state, **_of_record(record)}
+            return {"_id": record_id, **state, **_of_record(record)} if binding.sees(record) else None
 
-    async def _settled(self, record_id: ObjectId) -> Document | None:
-        store = self._application.store
-        if (record := await store.reader.get(record_id)) is not None:
+    async def _settled(self, record_id: ObjectId, binding: Binding) -> Document | None:
+        store = self._application.store.of(binding.tenant)
+        if (record := await store.reader.only(binding.source).get(record_id)) is not None:
             return {"_id": record_id, "state": "stored", "record": record}
         try:
-            refused = await store.quarantine.get(record_id)
+            refused = await store.quarantine.only(binding.source).get(record_id)
         except PyMongoError as error:
             raise unavailable(error) from error
         if refused is None:
@@ -108,11 +109,12 @@ class ReceiptHandler(BaseHandler):
 
     scope = Scope.READ
     refusals = (NotFound, Unavailable, StoreUnavailable, QueryTimeout)
+    keeps_bounds = True
 
     @operation({200: json_of(ANSWER)})
     async def get(self, record_id: str) -> None:
         """``state`` is stored, queued, in-flight or quarantined. Raises NotFound and Unavailable."""
-        found = await self.application.whereabouts.find(ObjectId(record_id))
+        found = await self.application.whereabouts.find(ObjectId(record_id), self.binding)
         if found is None:
             raise NotFound(f"{record_id} is not stored, not in quarantine, and does not wait here to be stored")
         self.set_header("Content-Type", "application/json")

@@ -299,7 +299,7 @@ class BulkHandler(probes.ElasticsearchHandler, ReceiverHandler):
         if batch.records:
             await self.accept(batch.records)
         refused = len(batch.lost) + sum([place < 0 for _, place in fates])
-        self.application.intake.refuse(SOURCE, refused)
+        self.refuse(refused)
         answers: list[str] = []
         for at in range(0, len(fates), _TURN):
             answers += map(functools.partial(answer, batch), fates[at : at + _TURN])

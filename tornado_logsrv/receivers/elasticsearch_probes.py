@@ -90,6 +90,8 @@ class ElasticsearchHandler(BaseHandler):
 
     scope = Scope.WRITE
     problem_content = json_of(ERROR)
+    # There is nothing of any record in what is answered.
+    keeps_bounds = True
     challenge = 'Basic realm="logsrv"'
 
     def set_default_headers(self) -> None:

@@ -198,7 +198,7 @@ class GelfHandler(ReceiverHandler):
         if batch.all_bad:
             raise Unreadable(batch.reasons[0])
         await self.accept(batch.records)
-        self.application.intake.refuse(self.source, len(batch.lost))
+        self.refuse(len(batch.lost))
         self._answer(202)
 
     @operation({200: {}})

@@ -136,7 +136,7 @@ class Jobs:
             raise BadParameter("key_field", f"record {index}: a key must be a text or a whole number")
         named = idempotency_key(str(key))
         assert named is not None
-        return records.derived_id(named, 0)
+        return self._id_of.named(named)
 
     def end(self) -> list[bytes]:
         """All records. Raises Unreadable when not one line could be read."""

@@ -241,7 +241,7 @@ class PushHandler(ReceiverHandler):
         if batch.rejected and batch.all_bad:
             raise Unreadable(f"there is no entry that can be read: {batch.reasons[0]}")
         await self.accept(batch.records)
-        self.application.intake.refuse(self.source, len(batch.lost))
+        self.refuse(len(batch.lost))
         self.set_status(204)
 
     def write_problem(self, problem: dict[str, Any], error: BaseException | None) -> None:

@@ -238,7 +238,7 @@ class OtlpHandler(ReceiverHandler):
         batch = Batch(self)
         await batch.encode(parse(self.body, not self._is_protobuf))
         receipt = await self.accept(batch.records)
-        self.application.intake.refuse(self.source, len(batch.lost))
+        self.refuse(len(batch.lost))
         # With ack=stored the receipt has the reasons of all in quarantine, those that parse has found among them.
         reasons = max(batch.reasons, list(receipt.quarantined), key=len)
         self._answer(*_response(reasons))

@@ -87,7 +87,7 @@ class Batch:
     """
 
     def __init__(self, handler: ReceiverHandler) -> None:
-        self._source, self._new_ids = handler.source, handler.record_ids
+        self._source, self._new_ids, self._is_bound = handler.source, handler.record_ids, any(handler.binding)
         self._now_ms = handler.application.now_ms()
         self._room = handler.application.options.queue_max_bytes
         self.records: list[bytes] = []
@@ -127,6 +127,10 @@ class Batch:
         first = len(self.ids)
         ids = self._new_ids.of(range(first, first + len(chunk)))
         good = [row for row in chunk if type(row) is Row]
+        if self._is_bound:
+            # Their senders have named them without knowing of others.
+            for row in good:
+                row.id = row.id and self._new_ids.named(row.id.hex())
         times = [own_time(row.time, self._now_ms, row.notes) for row in good]
         # What rows share makes more of them than was sent: a few bytes each, and the same megabyte in every one.
         self._check_room(sum([len(row.shared) for row in good]))

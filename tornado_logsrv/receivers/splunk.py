@@ -89,7 +89,8 @@ class HecHandler(BaseHandler):
         given = self.request.headers.get("X-Splunk-Request-Channel") or self.get_query_argument("channel", "")
         if given and not _CHANNEL.fullmatch(given.lower()):
             raise Refusal(11, "a channel is a GUID")
-        return given.lower()
+        # What others call the same is another one.
+        return given and self.binding.of_whom + given.lower()
 
     @property
     def acknowledgements(self) -> Acknowledgements:
@@ -142,7 +143,7 @@ class EventHandler(HecHandler, ReceiverHandler):
             first = min(batch.rejected)
             raise Refusal(codes.get(first, 6), batch.rejected[first], first)
         await self.accept(batch.records)
-        self.application.intake.refuse(SOURCE, len(batch.lost))
+        self.refuse(len(batch.lost))
         self.reply(0, {"ackId": self.acknowledgements.give(channel)} if channel else None)
 
     def rows(self, codes: dict[int, int]) -> Iterator[Row | BadEvent]:
@@ -174,6 +175,7 @@ class _Asked(msgspec.Struct):
 class AckHandler(HecHandler, BodyHandler):
     """Tells what is stored."""
 
+    keeps_bounds = True
     media_types = MEDIA_TYPES
     request_fields = joined(HecHandler.request_fields, BodyHandler.request_fields)
     bodies = json_of(object_of(acks=array_of({"type": "integer"})))
