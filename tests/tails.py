@@ -1,11 +1,13 @@
 """A watcher of ``/logs/tail``: reads the stream in a thread of its own, as an EventSource does."""
 
+import asyncio
 import contextlib
 import http.client
 import json
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 PATIENCE = 60.0
@@ -20,13 +22,29 @@ class Event(NamedTuple):
     at: float
 
 
+async def until(condition: Callable[[], Any]) -> Any:
+    """Let the server work until ``condition()`` is true; what it gave."""
+    deadline = time.monotonic() + PATIENCE
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "it did not come to pass"
+        await asyncio.sleep(0.005)
+    return result
+
+
 class Tail:
     """Connected once ``head`` is there; what has arrived is in ``events``."""
 
-    def __init__(self, url: str, path: str = "/logs/tail", last_id: str = "", receive_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        url: str,
+        path: str = "/logs/tail",
+        last_id: str = "",
+        receive_bytes: int = 0,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         self._connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=PATIENCE)
         self._path = path
-        self._headers = {"Last-Event-ID": last_id} if last_id else {}
+        self._headers = {**(headers or {}), **({"Last-Event-ID": last_id} if last_id else {})}
         self._receive_bytes = receive_bytes
         self.last_id = last_id
         self.events: list[Event] = []

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from bson import ObjectId
 
-from tornado_logsrv import auth, readers, records
+from tornado_logsrv import auth, readers, records, watch
 from tornado_logsrv.auth import Scope
 from tornado_logsrv.handler import BaseHandler
 from tornado_logsrv.lane import Lane
 
+from .tails import Tail, until
 from .test_gate import AGENT, methods, routes, scope_of
 
 #: Each with all scopes: what it may not is so because of what it is bound to.
@@ -37,7 +38,7 @@ SEES = {
     "both": {"both"},
 }
 #: About all records: these refuse who is bound.
-REFUSING = {"/metrics", "/queue-size", "/logs/tail"}
+REFUSING = {"/metrics", "/queue-size"}
 
 
 def bearer(name):
@@ -120,8 +121,8 @@ def test_no_reader_takes_more_than_it_is_given():
     """A handler's ``reader`` and ``quarantine`` have what its token may see; those of the store have all."""
     reaching = re.compile(r"application\.store\b(?!\.reader\.deadline\(\))")
     found = {path.name for path in Path(readers.__file__).parent.glob("*.py") if reaching.search(path.read_text())}
-    # The one keeps to the bounds by itself, the other refuses who has some.
-    assert found == {"receipt.py", "tail.py"}
+    # It keeps to the bounds by itself.
+    assert found == {"receipt.py"}
 
 
 # Writing: each receiver
@@ -371,6 +372,117 @@ async def test_what_mongodb_refuses_is_in_its_tenants_quarantine_and_can_be_dele
     assert (await get("acme", f"/quarantine/{shown['_id']}/replay", "POST", body=b'{"once":2}'))[0] == 200
     assert database["logs_acme"].count_documents({}) == 2
     assert await app.store.count_quarantined() == 0
+
+
+# The tail
+
+
+@pytest.fixture
+def tails(app, http_server, base_url):
+    """A watcher for each token, or for some, from where they were before."""
+    opened = {}
+
+    async def tails(names=tuple(TOKENS), query="", last=None):
+        found = {
+            name: Tail(base_url, f"/logs/tail?{query}", (last or {}).get(name, ""), headers=bearer(name))
+            for name in names
+        }
+        opened.update({id(each): each for each in found.values()})
+        for each in found.values():
+            await until(lambda each=each: each.response)
+        await until(lambda: sum(len(group.watchers) for group in app.watch._groups.values()) == len(app.watch.watchers))
+        return found
+
+    yield tails
+    for each in opened.values():
+        each.close()
+
+
+def check_tails(found, ids, stored):
+    for name, watcher in found.items():
+        own = set().union(*(ids[each] for each in SEES[name]))
+        assert set(watcher.ids) == own, name
+        told = {record_id for each in watcher.of("stored") for record_id in each["ids"]}
+        assert (told | watcher.settled if stored else told) == (own if stored else set()), name
+
+
+async def seen(found, ids):
+    for name, watcher in found.items():
+        count = sum(len(ids[each]) for each in SEES[name])
+        await until(lambda watcher=watcher, count=count: len(watcher.ids) >= count)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_tail_shows_ones_own_records_and_what_becomes_of_them(tails, written, app):
+    found = await tails()
+    ids = await written()
+    await seen(found, ids)
+    check_tails(found, ids, stored=False)
+    await app.writer.flush()
+    for name, watcher in found.items():
+        await until(lambda watcher=watcher, name=name: len(watcher.settled) == 2 * len(SEES[name]))
+    check_tails(found, ids, stored=True)
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.gen_test(timeout=60)
+async def test_who_comes_back_is_shown_ones_own_records_that_were_missed(
+    tails, written, app, monkeypatch, at_hand, stored
+):
+    monkeypatch.setattr(watch, "HEARTBEAT_SECONDS", 0.05)
+    before = await tails()
+    await until(lambda: all(each.last_id for each in before.values()))
+    for each in before.values():
+        each.close()
+    ids = await written()
+    if stored:
+        await app.writer.flush()
+    await until(lambda: not app.watch._untold)
+    if not at_hand:
+        app.watch._recent.clear()
+        app.watch._recent_bytes = app.watch._unsettled = 0
+    found = await tails(last={name: each.last_id for name, each in before.items()})
+    await seen(found, ids)
+    check_tails(found, ids, stored)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_who_begins_with_what_is_stored_is_shown_ones_own(tails, written, app):
+    ids = await written()
+    await app.writer.flush()
+    found = await tails(query="from=now-1h")
+    await seen(found, ids)
+    check_tails(found, ids, stored=True)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_nobody_is_told_what_became_of_others_records_that_are_remembered_no_more(tails, written, app):
+    found = await tails()
+    ids = await written()
+    await seen(found, ids)
+    app.watch._recent.clear()
+    app.watch._recent_bytes = app.watch._unsettled = 0
+    app.watch._unknown = True
+    app.watch._unsettled = 1
+    await app.writer.flush()
+    for name, watcher in found.items():
+        await until(lambda watcher=watcher, name=name: len(watcher.settled) == 2 * len(SEES[name]))
+    check_tails(found, ids, stored=True)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_what_comes_too_fast_is_missed_by_those_whose_it_is(tails, post, app, monkeypatch):
+    found = await tails()
+    monkeypatch.setattr(watch, "UNTOLD_COUNT", 10)
+    await post("acme", "/add-jobs", b"[%b]" % b",".join([b"1"] * 20))
+    for name in ("acme", "beta", "till", "all", "both"):
+        await post(name, "/add-job", b"1")
+    for name in ("beta", "till", "all", "both"):
+        await until(lambda watcher=found[name]: watcher.ids)
+        assert found[name].of("missed") == []
+    await until(lambda: found["acme"].of("missed"))
+    assert found["acme"].of("missed") == [{"missed": 10}]
 
 
 # Names

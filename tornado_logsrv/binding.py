@@ -1,7 +1,7 @@
 """What a token is bound to: a tenant, whose records are in a collection of their own, a source, both or nothing."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from . import records
 
@@ -21,6 +21,12 @@ class Binding(NamedTuple):
         if records.tenant_of(record) != self.tenant:
             return False
         return not self.source or records.source_of(record) == self.source
+
+    def sees_document(self, document: Mapping[str, Any]) -> bool:
+        """Whether this record, decoded, may be read."""
+        if document.get("tenant", "") != self.tenant:
+            return False
+        return not self.source or document.get("source", records.JOB_SOURCE) == self.source
 
     def origin(self, source: str) -> str:
         """What the ledger counts records under that a receiver takes as ``source``'s."""

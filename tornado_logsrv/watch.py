@@ -34,6 +34,7 @@ import bson
 from bson.codec_options import CodecOptions, DatetimeConversion
 
 from . import jsontext, records
+from .binding import UNBOUND, Binding
 from .order import FORGET_SECONDS, Order
 from .query import Query
 from .records import Clock
@@ -81,11 +82,32 @@ class Entry:
         self.stored, self.reason = reason is None, reason
 
 
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What somebody watches for: what ``query`` selects of the records that ``binding`` lets them see."""
+
+    query: Query
+    binding: Binding = UNBOUND
+
+    @property
+    def text(self) -> str:
+        """What tells it from others."""
+        return self.binding.of_whom + self.query.text
+
+    def matches(self, document: Document, now_ms: int) -> bool:
+        """Whether this record is to be shown."""
+        return self.binding.sees_document(document) and self.query.matches(document, now_ms)
+
+    def sees(self, record: bytes) -> bool:
+        """Whether this record may be shown."""
+        return self.binding.sees(record)
+
+
 @dataclasses.dataclass(eq=False)
 class Group:
     """The watchers of one query, and what they are sent next; ``members`` counts also those who have not joined yet."""
 
-    query: Query
+    query: Wanted
     members: int = 0
     watchers: "set[Watcher]" = dataclasses.field(default_factory=set)
     events: list[bytes] = dataclasses.field(default_factory=list)
@@ -102,7 +124,7 @@ class Group:
 class Watcher:
     """One client. What it does not take at once waits, up to a bound; of what comes beyond it is told how many."""
 
-    def __init__(self, query: Query, send: Send, end: Callable[[], None]) -> None:
+    def __init__(self, query: Wanted, send: Send, end: Callable[[], None]) -> None:
         """``end`` is called, once, when the server has nothing more to say."""
         self.query = query
         self.end = end
@@ -272,7 +294,7 @@ class Watch:
         if not self.watchers:
             self.on_last()
 
-    def _group(self, query: Query) -> Group:
+    def _group(self, query: Wanted) -> Group:
         group = self._groups.get(query.text)
         if group is None:
             group = self._groups[query.text] = Group(query)
@@ -337,18 +359,20 @@ class Watch:
         if not self.active:
             return
         for record in stored:
-            self._settle(records.id_of(record), None)
+            self._settle(record, None)
         for record, reason in quarantined.items():
-            self._settle(records.id_of(record), reason)
+            self._settle(record, reason)
         self._unknown = self._unknown and self._unsettled > 0
         self._tell_soon()
 
-    def _settle(self, record_id: bytes, reason: str | None) -> None:
+    def _settle(self, record: bytes, reason: str | None) -> None:
+        record_id = records.id_of(record)
         for settled in self._settling:
             settled[record_id] = reason
         entry = self._recent.get(record_id)
         if entry is None:
-            groups: Iterable[Group] = self._groups.values() if self._unknown else ()
+            every = self._groups.values() if self._unknown else ()
+            groups = [group for group in every if group.query.sees(record)]
         elif entry.settled:
             return
         else:
@@ -411,14 +435,13 @@ class Watch:
 
     def _skip(self) -> None:
         """Records come faster than they can be shown: say so in place of the older half of them."""
-        count = len(self._untold) // 2
-        for _ in range(count):
-            self._next_untold()
+        skipped = [self._next_untold().record for _ in range(len(self._untold) // 2)]
         position = self.position()
         for group in list(self._groups.values()):
             self._send(group, position)
-            for watcher in list(group.watchers):
-                watcher.miss(count, position)
+            if count := sum(map(group.query.sees, skipped)):
+                for watcher in list(group.watchers):
+                    watcher.miss(count, position)
 
     def _next_untold(self) -> Entry:
         entry = self._untold.popleft()
@@ -432,7 +455,7 @@ class Watch:
         """The entries of those of ``ids`` that are recent."""
         return {record_id: self._recent[record_id] for record_id in ids if record_id in self._recent}
 
-    def follow(self, entry: Entry, query: Query) -> None:
+    def follow(self, entry: Entry, query: Wanted) -> None:
         """Those who watch for ``query`` are to be told what becomes of ``entry``, which is not settled."""
         if entry.id not in self._recent:
             entry.told = True

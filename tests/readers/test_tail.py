@@ -5,20 +5,11 @@ import time
 
 import pytest
 
-from tests.tails import PATIENCE, Tail
+from tests.tails import Tail, until
 from tornado_logsrv import records, watch
 from tornado_logsrv.config import Options
 from tornado_logsrv.outcome import Outcome
 from tornado_logsrv.store import RecordStore
-
-
-async def until(condition):
-    """Let the server work until ``condition()`` is true; what it gave."""
-    deadline = time.monotonic() + PATIENCE
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        await asyncio.sleep(0.005)
-    return result
 
 
 @pytest.fixture

@@ -17,10 +17,9 @@ from bson import ObjectId
 
 from .. import records
 from ..errors import QueryTimeout, StoreUnavailable
-from ..query import Query
 from ..queues import RecordQueue
 from ..reading import Document, Position, RecordReader, Selection, position_of
-from ..watch import Entry, Send, Watch, Watcher, decode, event, fates, record_event
+from ..watch import Entry, Send, Wanted, Watch, Watcher, decode, event, fates, record_event
 
 #: Records of one portion.
 PORTION = 500
@@ -85,7 +84,7 @@ def read_mark(text: str) -> Mark | None:
 class Replay:
     """Shows one watcher what it has missed, then lets it join the others."""
 
-    def __init__(self, watch: Watch, reader: RecordReader, queue: RecordQueue, query: Query, send: Send) -> None:
+    def __init__(self, watch: Watch, reader: RecordReader, queue: RecordQueue, query: Wanted, send: Send) -> None:
         self._watch = watch
         self._reader = reader
         self._queue = queue
@@ -110,7 +109,7 @@ class Replay:
 
     async def _show_stored(self, low: int, after: Position | None, number: int) -> None:
         """Show what is stored, but not what the order will bring."""
-        selection = Selection(low, None, self._query, _now_ms())
+        selection = Selection(low, None, self._query.query, _now_ms())
         later: set[bytes] = set()
         looked = number
         while True:
@@ -183,7 +182,7 @@ class Replay:
             self._follow(entry)
 
     async def _find(self, ids: Collection[bytes]) -> dict[bytes, Entry]:
-        """The records with these ids, wherever they are: shown to others just now, in the queue, or stored."""
+        """Those of these records that may be shown, wherever they are: shown just now, in the queue, or stored."""
         with self._watch.settling() as settled:
             found = self._watch.at_hand(ids)
             if missing := {*ids} - {*found}:
@@ -192,7 +191,7 @@ class Replay:
                 found |= await self._find_stored(missing)
             for record_id in settled.keys() & found.keys():
                 found[record_id].settle(settled[record_id])
-        return found
+        return {record_id: entry for record_id, entry in found.items() if self._query.sees(entry.record)}
 
     async def _find_queued(self, ids: Collection[bytes]) -> dict[bytes, Entry]:
         found: dict[bytes, Entry] = {}

@@ -10,8 +10,7 @@ from tornado.iostream import StreamClosedError
 from ..auth import Scope
 from ..errors import BadParameter, TooManyWatchers, Unavailable
 from ..operations import TEXT, joined, operation
-from ..query import Query
-from ..watch import RETRY_MS, Watch, Watcher
+from ..watch import RETRY_MS, Wanted, Watch, Watcher
 from . import paging
 from .replay import Mark, Replay, Start, read_mark
 from .searching import PARAMETERS as SELECTION
@@ -42,6 +41,7 @@ class TailHandler(SearchHandler):
     """Answers one watcher, until it goes or the server stops."""
 
     scope = Scope.READ
+    keeps_bounds = True
     refusals = (BadParameter, TooManyWatchers, Unavailable)
     request_fields = joined(SearchHandler.request_fields, {"Last-Event-ID": TEXT})
     _watcher: Watcher | None = None
@@ -58,14 +58,14 @@ class TailHandler(SearchHandler):
         if len(watch.watchers) >= self.application.options.max_watchers:
             raise TooManyWatchers(f"{len(watch.watchers)} watch already (--max_watchers)", _RETRY_AFTER)
         self._send = cast(HTTPConnection, self.request.connection).write
-        self._watcher = Watcher(selected.query, self._send, self._end)
+        self._watcher = Watcher(Wanted(selected.query, self.binding), self._send, self._end)
         watch.come(self._watcher)
         try:
-            await self._stream(selected.query, start(wanted, watch), self._watcher)
+            await self._stream(start(wanted, watch), self._watcher)
         finally:
             watch.go(self._watcher)
 
-    async def _stream(self, query: Query, begin: Start, watcher: Watcher) -> None:
+    async def _stream(self, begin: Start, watcher: Watcher) -> None:
         # A stop does not wait for this one, it ends it.
         self.application.request_ended(self)
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
@@ -74,18 +74,16 @@ class TailHandler(SearchHandler):
         self.set_header("X-Accel-Buffering", "no")
         self.write(b"retry: %d\n\n" % RETRY_MS)
         self._ended = asyncio.Event()
-        self._replay = asyncio.ensure_future(self._replayed(query, begin, watcher))
+        self._replay = asyncio.ensure_future(self._replayed(begin, watcher))
         self._replay.add_done_callback(self._replay_done)
         await self._ended.wait()
         if self._replay.done() and not self._replay.cancelled():
             self._replay.result()
 
-    async def _replayed(self, query: Query, begin: Start, watcher: Watcher) -> None:
+    async def _replayed(self, begin: Start, watcher: Watcher) -> None:
         application = self.application
         await self.flush()
-        await Replay(application.watch, application.store.reader, application.queue, query, self._send).run(
-            begin, watcher
-        )
+        await Replay(application.watch, self.reader, application.queue, watcher.query, self._send).run(begin, watcher)
 
     def _replay_done(self, replay: "asyncio.Task[None]") -> None:
         if not replay.cancelled() and replay.exception() is not None:
