@@ -6,11 +6,12 @@ Each test has a database and a key prefix of its own.
 """
 
 import asyncio
+import concurrent.futures
 import dataclasses
 import os
 import signal
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,21 @@ class Servers:
 
     def __init__(self, directory: Path) -> None:
         self._loop = asyncio.new_event_loop()
+        # A loop of its own in a thread of its own: the test may be in another one, as the browser's are.
+        self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self.mongo, self.mongo_url = embedded.mongodb(directory, ["--enable-test-commands"])
         self.redis, self.redis_url = embedded.redis(directory)
 
     def start(self, *children: embedded.Child) -> None:
         for child in children:
-            self._loop.run_until_complete(child.start())
+            self._run(child.start())
 
     def stop(self, *children: embedded.Child) -> None:
         for child in children:
-            self._loop.run_until_complete(child.stop())
+            self._run(child.stop())
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        self._thread.submit(self._loop.run_until_complete, work).result()
 
     def kill(self, *children: embedded.Child) -> None:
         """As by kill -9. The loop that would start them again does not run meanwhile."""
@@ -52,6 +58,7 @@ class Servers:
 
     def close(self) -> None:
         self.stop(self.mongo, self.redis)
+        self._thread.shutdown()
         self._loop.close()
 
 

@@ -7,6 +7,7 @@ from .ledger import LedgerHandler
 from .logs import LogsHandler
 from .metrics import MetricsHandler
 from .openapi import OpenApiHandler
+from .pages import ROUTES as PAGE_ROUTES
 from .quarantine import OneQuarantinedHandler, QuarantineHandler, ReplayHandler
 from .queue import QueueSizeHandler
 from .receipt import ReceiptHandler
@@ -31,4 +32,5 @@ ROUTES = [
     ("/readyz", ReadyHandler),
     ("/openapi.json", OpenApiHandler),
     *SESSION_ROUTES,
+    *PAGE_ROUTES,
 ]

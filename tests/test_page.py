@@ -1,0 +1,657 @@
+"""The web page, in a real browser, on a real server."""
+
+import contextlib
+import datetime
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from .browser import Visit, chromium, until
+from .process import eventually, running
+
+SEEDED = 240
+MANY = 10_000
+HOSTILE = [
+    "<img src=x onerror=\"document.title='owned'\">",
+    "</script><script>document.title='owned'</script>",
+    "\u202eright to left \u0627\u0644\u0639\u0631\u0628\u064a\u0629",
+    "long " + "x" * 50_000,
+    "escape \x1b[31mred\x1b[0m\x00",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("page")
+
+
+def options(servers, directory, name):
+    return [
+        f"--mongo_url={servers.mongo_url}", f"--mongo_db=logsrv_page_{name}_{os.getpid()}",
+        f"--redis_url={servers.redis_url}", f"--redis_prefix=logsrv-page-{name}-{os.getpid()}",
+        f"--data_dir={directory / name}", f"--instance={name}", "--flush_interval_ms=200",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(servers, directory):
+    """A server with records of the last hour, of long ago, and hostile ones."""
+    with running("--port=0", *options(servers, directory, "page"), log=directory / "page.log") as started:
+        send(started, [record(i) for i in range(SEEDED)], minutes_ago=5)
+        send(started, [{"message": text, "service": "hostile"} for text in HOSTILE], minutes_ago=90)
+        eventually(lambda: started.get("/ledger")["total"]["stored"] == SEEDED + len(HOSTILE), "all is stored")
+        yield started
+
+
+def record(i):
+    level = "error" if i % 12 == 0 else "warn" if i % 5 == 0 else "info"
+    return {
+        "level": level, "service": ("checkout", "cart", "search")[i % 3], "message": f"request {i} done",
+        "latency_ms": i, "user": {"id": i % 7, "name": f"name {i % 4}"}, "tags": ["a", "b"],
+    }  # fmt: skip
+
+
+def send(server, records, minutes_ago=0.0, step=1.0):
+    """Records by Elasticsearch's bulk API, which takes their times: ``step`` seconds apart, the last one the newest."""
+    newest = time.time() - 60 * minutes_ago
+    lines = []
+    for place, each in enumerate(records):
+        moment = datetime.datetime.fromtimestamp(newest - step * (len(records) - 1 - place), datetime.UTC)
+        lines += [{"create": {}}, {**each, "@timestamp": moment.isoformat()}]
+    body = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    answer = server.post("/app/_bulk", body, **{"Content-Type": "application/x-ndjson"})
+    assert not answer["errors"]
+    return [item["create"]["_id"] for item in answer["items"]]
+
+
+@pytest.fixture
+def visit(browser, server):
+    """A reader, with whose page nothing may go wrong."""
+    reader = Visit(browser, server.url)
+    yield reader
+    reader.done()
+
+
+@contextlib.contextmanager
+def reading(browser, url, **more):
+    reader = Visit(browser, url, **more)
+    yield reader
+    reader.done()
+
+
+def messages(page):
+    return page.locator(".row .text bdi:first-child").all_inner_texts()
+
+
+def press(page, *keys):
+    for key in keys:
+        page.keyboard.press(key)
+
+
+# Who gets the page
+
+
+def ask(server, method="GET", path="/", **headers):
+    request = urllib.request.Request(server.url + path, method=method, headers=headers)
+    with urllib.request.urlopen(request) as response:
+        return response.status, dict(response.headers), response.read()
+
+
+HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "User-Agent": "Mozilla/5.0"}
+
+
+def test_a_browser_gets_the_page_with_a_strict_policy(server):
+    status, headers, body = ask(server, **HTML)
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert b"<title>logsrv</title>" in body
+    policy = headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self';")
+    assert "unsafe" not in policy
+    assert (headers["X-Content-Type-Options"], headers["Referrer-Policy"]) == ("nosniff", "no-referrer")
+
+
+def test_head_says_what_get_says(server):
+    for path in ("/", "/static/page.css"):
+        _, of_get, body = ask(server, path=path, **HTML)
+        status, of_head, nothing = ask(server, "HEAD", path, **HTML)
+        assert (status, nothing, of_head["Etag"]) == (200, b"", of_get["Etag"])
+        assert int(of_head["Content-Length"]) == len(body)
+
+
+def test_elasticsearchs_clients_get_theirs(server):
+    _, headers, body = ask(server, **{"User-Agent": "Elastic-filebeat/8.13.4", "Accept": "application/json"})
+    assert (headers["X-Elastic-Product"], json.loads(body)["tagline"]) == ("Elasticsearch", "You Know, for Search")
+
+
+def test_who_does_not_ask_for_html_is_told_how_to_go_on(server):
+    _, headers, body = ask(server, **{"User-Agent": "curl/8.5.0", "Accept": "*/*"})
+    assert headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert f"{server.url}/add-job".encode() in body
+
+
+def test_what_a_browser_has_is_not_sent_again(server):
+    _, headers, plain = ask(server, path="/static/page.js")
+    _, packed, body = ask(server, path="/static/page.js", **{"Accept-Encoding": "gzip"})
+    assert (packed["Content-Encoding"], len(body) < len(plain)) == ("gzip", True)
+    assert packed["Etag"] != headers["Etag"]
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        ask(server, path="/static/page.js", **{"If-None-Match": headers["Etag"]})
+    raised.value.close()
+    assert raised.value.code == 304
+
+
+@pytest.mark.parametrize("path", ["/static/nothing.js", "/static/index.html", "/static/..%2Fhandler.py", "/static/"])
+def test_nothing_else_is_served(server, path):
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        ask(server, path=path)
+    raised.value.close()
+    assert raised.value.code == 404
+
+
+# Ask
+
+
+def test_the_last_hour_is_shown_newest_first(visit):
+    page = visit.open()
+    assert messages(page)[0] == f"request {SEEDED - 1} done"
+    assert page.locator("#total").inner_text() == f"{SEEDED} records"
+    assert "balanced" in page.locator("#ledger").inner_text()
+    assert visit.state == {}
+
+
+def test_a_search_is_in_the_url_and_back_undoes_it(visit):
+    page = visit.open()
+    page.fill("#q", "level:error AND service:checkout")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('#total').textContent === '20 records'")
+    assert visit.state == {"q": "level:error AND service:checkout"}
+    page.go_back()
+    until(page, f"document.querySelector('#total').textContent === '{SEEDED} records'")
+    assert page.input_value("#q") == ""
+
+
+def test_a_link_shows_what_it_was_copied_from(visit):
+    page = visit.open("/?q=level%3Awarn&from=now-6h&utc=1&panel=help")
+    assert page.input_value("#q") == "level:warn"
+    assert page.inner_text("#range") == "Last 6 hours"
+    assert page.inner_text("#zone") == "UTC"
+    assert page.is_visible("#panel")
+    assert set(page.locator(".row .level").all_inner_texts()) == {"warn"}
+
+
+def test_a_copied_link_stays_relative_unless_it_is_to_be_fixed(browser, server):
+    with reading(browser, server.url, permissions=["clipboard-read", "clipboard-write"]) as visit:
+        page = visit.open("/?q=level%3Aerror")
+        page.click("#link")
+        assert page.evaluate("navigator.clipboard.readText()") == server.url + "/?q=level%3Aerror"
+        page.click("#link", modifiers=["Shift"])
+        fixed = page.evaluate("navigator.clipboard.readText()")
+        assert "from=20" in fixed
+        assert "to=20" in fixed
+
+
+def test_a_wrong_query_is_underlined_where_it_is_wrong_and_the_nearest_right_one_offered(visit):
+    page = visit.open("/?q=level%3Aerror+AND+%28cart")
+    assert "Column 17" in page.inner_text("#wrong")
+    assert page.inner_text("#under mark") == "("
+    page.click("#wrong button")
+    visit.settled()
+    assert visit.state == {"q": "level:error AND (cart)"}
+    assert page.is_hidden("#wrong")
+
+
+def test_names_and_values_are_completed(visit):
+    page = visit.open()
+    page.locator("#names summary").first.wait_for()
+    page.locator("#q").press_sequentially("NOT serv")
+    assert "NOT service:" in options_of(page)
+    page.locator("#q").press_sequentially("ice:")
+    assert set(options_of(page)) == {f"NOT service:{name}" for name in ("cart", "checkout", "search")}
+
+
+def options_of(page):
+    return page.eval_on_selector_all("#completions option", "all => all.map(each => each.value)")
+
+
+def test_what_finds_nothing_says_where_the_nearest_is_and_what_may_be_meant(visit):
+    page = visit.open("/?q=service%3Ahostile")
+    assert "No record matches" in page.inner_text("#empty")
+    assert "The nearest before" in page.inner_text("#empty")
+    page.click("text=Go there")
+    page.locator(".row").first.wait_for()
+    assert page.locator(".row").count() == len(HOSTILE)
+
+
+def test_a_field_that_is_not_there_gets_the_nearest_name(visit):
+    page = visit.open()
+    page.locator("#names summary").first.wait_for()
+    page.fill("#q", "servce:cart")
+    page.keyboard.press("Enter")
+    page.click("#empty button:text('service:cart')")
+    until(page, "document.querySelector('#total').textContent === '80 records'")
+
+
+def test_a_running_search_can_be_cancelled(visit):
+    page = visit.open()
+    page.route("**/logs?**", lambda route: None)
+    page.fill("#q", "request")
+    page.keyboard.press("Enter")
+    page.click("#cancel")
+    page.locator("#busy").wait_for(state="hidden")
+
+
+def test_times_are_in_the_readers_zone_and_in_utc_on_a_click(visit):
+    page = visit.open()
+    named = page.inner_text("#zone")
+    assert named in ("UTC+1", "UTC+2")
+    here, title = page.locator(".row .time").first.inner_text(), page.locator(".row .time").first.get_attribute("title")
+    page.click("#zone")
+    there = page.locator(".row .time").first.inner_text()
+    assert (page.inner_text("#zone"), there != here) == ("UTC", True)
+    assert f"T{there[-12:]}Z" in title
+
+
+# When
+
+
+def drag(page, low, high):
+    box = page.locator("#chart").bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + low * box["width"], y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + high * box["width"], y, steps=5)
+    page.mouse.up()
+
+
+def test_dragging_over_the_histogram_zooms(visit):
+    page = visit.open()
+    page.locator("#plot path").first.wait_for()
+    drag(page, 0.8, 0.99)
+    until(page, "!document.querySelector('#readout').textContent.startsWith('1m')")
+    assert set(visit.state) == {"from", "to"}
+    page.go_back()
+    until(page, "document.querySelector('#readout').textContent.startsWith('1m')")
+    assert visit.state == {}
+
+
+def test_the_histogram_zooms_by_the_keyboard(visit):
+    page = visit.open()
+    page.locator("#plot path").first.wait_for()
+    page.focus("#chart")
+    press(page, "ArrowLeft", "Shift+ArrowLeft", "Shift+ArrowLeft")
+    assert page.get_attribute("#chart", "aria-valuetext").startswith("20")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**from=**")
+    low, high = (datetime.datetime.fromisoformat(visit.state[name]) for name in ("from", "to"))
+    assert high - low == datetime.timedelta(minutes=3)
+
+
+def test_a_level_is_kept_or_dropped_by_a_click(visit):
+    page = visit.open()
+    page.click("[aria-label^='Only error']")
+    until(page, "document.querySelector('#total').textContent === '20 records'")
+    assert visit.state == {"q": "level:error"}
+    page.click("[aria-label^='Only error']")
+    until(page, f"document.querySelector('#total').textContent === '{SEEDED} records'")
+    page.click("[aria-label='Not error']")
+    until(page, f"document.querySelector('#total').textContent === '{SEEDED - 20} records'")
+    assert visit.state == {"q": "NOT level:error"}
+
+
+def test_a_range_is_chosen_or_written(visit):
+    page = visit.open()
+    page.click("#range")
+    page.click("#quick button:text('Last 15 minutes')")
+    visit.settled()
+    assert visit.state == {"from": "now-15m"}
+    page.click("#range")
+    page.fill("#from", "2026-01-31 12:00")
+    page.fill("#to", "2026-01-31 13:00")
+    page.keyboard.press("Enter")
+    visit.settled()
+    assert visit.state == {"from": "2026-01-31T11:00:00.000Z", "to": "2026-01-31T12:00:00.000Z"}
+    assert "No records in this time" in page.inner_text("#empty")
+
+
+# Narrow
+
+
+def test_a_value_is_filtered_by_a_click_and_excluded_with_alt(visit):
+    page = visit.open()
+    page.click("#names .value:has-text('cart')")
+    until(page, "document.querySelector('#total').textContent === '80 records'")
+    assert visit.state == {"q": "service:cart"}
+    page.click("#names .value:has-text('warn')", modifiers=["Alt"])
+    until(page, "document.querySelector('#total').textContent !== '80 records'")
+    assert visit.state == {"q": "service:cart AND NOT level:warn"}
+
+
+# Read
+
+
+def test_a_record_opens_to_its_fields_which_filter_and_exclude(visit):
+    page = visit.open()
+    page.locator(".row .text").first.click()
+    pair = page.locator(".pair", has_text="user.name")
+    assert pair.locator(".value").inner_text() == f"name {(SEEDED - 1) % 4}"
+    pair.hover()
+    pair.locator("text=Exclude").click()
+    until(page, "document.querySelector('#total').textContent === '180 records'")
+    assert visit.state["q"] == 'NOT user.name:"name 3"'
+
+
+def test_an_opened_record_shows_the_lines_around_it(visit):
+    page = visit.open("/?q=level%3Aerror")
+    page.locator(".row .text").nth(3).click()
+    opened = visit.state["open"]
+    page.click("text=Lines around")
+    page.locator("#around").wait_for()
+    visit.settled()
+    page.locator(".row.open").wait_for()
+    assert (visit.state["open"], "q" in visit.state) == (opened, False)
+    assert set(page.locator(".row .level").all_inner_texts()) > {"info"}
+    page.click("#around-back")
+    until(page, "document.querySelector('#total').textContent === '20 records'")
+
+
+def test_several_lines_are_copied_as_lines(browser, server):
+    with reading(browser, server.url, permissions=["clipboard-read", "clipboard-write"]) as visit:
+        page = visit.open()
+        page.locator("#names summary").first.wait_for()
+        page.evaluate(
+            """() => {
+                const [one, other] = document.querySelectorAll('.text');
+                getSelection().setBaseAndExtent(one, 0, other, 1);
+            }"""
+        )
+        page.keyboard.press("Control+c")
+        lines = page.evaluate("navigator.clipboard.readText()").splitlines()
+    assert len(lines) == 2
+    assert f"request {SEEDED - 1} done" in lines[0]
+
+
+def test_log_text_is_text_whatever_it_holds(visit):
+    page = visit.open("/?q=service%3Ahostile&from=now-6h")
+    assert page.locator(".row").count() == len(HOSTILE)
+    for place in range(len(HOSTILE)):
+        page.locator(".row .time").nth(place).click()
+        page.locator(".row.open .pair").first.wait_for()
+    assert page.title() == "logsrv"
+    assert page.locator("#list img, #list script").count() == 0
+    assert HOSTILE[0] in messages(page)
+    assert page.evaluate("document.documentElement.scrollWidth") == 1280
+
+
+@pytest.fixture(scope="module")
+def many(server):
+    """MANY records of the day before."""
+    stored = server.get("/ledger")["total"]["stored"]
+    for first in range(0, MANY, 1000):
+        send(server, [{"n": first + i, "message": f"line {first + i}"} for i in range(1000)], 1440 - first / 100, 0.01)
+    eventually(lambda: server.get("/ledger")["total"]["stored"] == stored + MANY, "all is stored")
+    return MANY
+
+
+def test_ten_thousand_rows_are_scrolled_with_few_of_them_on_the_page(visit, many):
+    page = visit.open("/?from=now-2d&to=now-3h")
+    page.evaluate(
+        """async () => {
+            const rows = document.getElementById('rows'), until = performance.now() + 20000;
+            while (!document.getElementById('foot').textContent.includes('No older') && performance.now() < until) {
+                rows.scrollTop = rows.scrollHeight;
+                await new Promise(requestAnimationFrame);
+            }
+        }"""
+    )
+    press(page, "End")
+    page.locator(f".row[aria-posinset='{many}']").wait_for()
+    assert page.locator(".row").count() < 120
+    assert page.locator("*").count() < 2000
+    assert messages(page)[-1] == "line 0"
+    press(page, "Home")
+    page.locator(".row[aria-posinset='1']").wait_for()
+    assert messages(page)[0] == f"line {many - 1}"
+
+
+# Live
+
+
+@pytest.fixture
+def live(browser, servers, directory, request):
+    """A server of this test alone, and a reader who follows."""
+    name = f"live-{abs(hash(request.node.name)) % 10**6}"
+    log = directory / f"{name}.log"
+    with running("--port=0", *options(servers, directory, name), log=log) as started:
+        send(started, [record(i) for i in range(100)])
+        eventually(lambda: started.get("/ledger")["total"]["stored"] == 100, "all is stored")
+        with reading(browser, started.url) as visit:
+            page = visit.open("/?live=1")
+            page.locator("#live[data-state=on]").wait_for()
+            yield started, page
+
+
+def test_a_tail_follows_at_the_top_and_never_moves_under_the_reader(live):
+    server, page = live
+    send(server, [{"message": "first", "level": "info"}])
+    page.locator(".row", has_text="first").wait_for()
+    assert messages(page)[0] == "first"
+    page.locator(".row .mark[title=stored]").wait_for()
+    page.locator("#rows").evaluate("rows => { rows.scrollTop = 400 }")
+    until(page, "document.querySelector('.row').offsetTop > -1")
+    page.wait_for_timeout(50)
+    seen = page.locator("#rows").evaluate("rows => rows.scrollTop")
+    send(server, [{"message": f"later {i}"} for i in range(37)])
+    page.locator("#new", has_text="37 new").wait_for()
+    assert page.locator("#rows").evaluate("rows => rows.scrollTop") == seen
+    page.click("#new")
+    page.locator(".row", has_text="later 36").wait_for()
+    assert messages(page)[:2] == ["later 36", "later 35"]
+    assert page.is_hidden("#new")
+
+
+def test_a_record_is_shown_as_queued_and_confirmed_when_it_is_stored(browser, servers, directory):
+    more = [*options(servers, directory, "queued"), "--flush_interval_ms=3600000"]
+    with (
+        running("--port=0", *more, log=directory / "queued.log") as server,
+        reading(browser, server.url) as visit,
+    ):
+        page = visit.open("/?live=1")
+        page.locator("#live[data-state=on]").wait_for()
+        assert "Nothing is stored yet" in page.inner_text("#empty")
+        assert f"{server.url}/add-job" in page.inner_text("#empty pre")
+        server.post("/add-job", b'{"message":"waits"}')
+        page.locator(".row .mark[title^='queued']").wait_for()
+        assert page.is_hidden("#empty")
+        server.post("/add-job?ack=stored", b'{"message":"hurries"}')
+        page.locator(".row .mark[title=stored]").nth(1).wait_for()
+        assert page.locator(".row .mark[title^='queued']").count() == 0
+
+
+def test_a_tail_goes_on_after_the_server_was_stopped_and_started(browser, servers, directory):
+    more, log = options(servers, directory, "again"), directory / "again.log"
+    with running("--port=0", *more, log=log) as first:
+        port = first.url.rsplit(":", 1)[1]
+        reader = Visit(browser, first.url)
+        page = reader.open("/?live=1")
+        page.locator("#live[data-state=on]").wait_for()
+        first.post("/add-job", b'{"message":"before"}')
+        page.locator(".row", has_text="before").wait_for()
+        assert first.stop() == 0
+    page.locator("#live[data-state=lost]").wait_for()
+    page.locator("#notice", has_text="does not answer since").wait_for()
+    with running(f"--port={port}", *more, log=log) as second:
+        second.post("/add-job", b'{"message":"meanwhile"}')
+        page.locator(".row", has_text="meanwhile").wait_for()
+        page.locator("#live[data-state=on]").wait_for()
+        page.locator("#notice").wait_for(state="hidden")
+        assert sorted(messages(page)) == ["before", "meanwhile"]
+        reader.done()
+
+
+# The ledger, the quarantine
+
+
+def test_the_quarantine_replays_and_deletes(browser, servers, directory):
+    with (
+        running("--port=0", *options(servers, directory, "bad"), log=directory / "bad.log") as server,
+        reading(browser, server.url) as visit,
+    ):
+        body = b'{"message":"good"}\n{"message":"broken\n{"also":broken\n'
+        server.post("/add-jobs?ack=stored", body, **{"Content-Type": "application/x-ndjson"})
+        page = visit.open()
+        page.click("#ledger button:has-text('quarantined 2')")
+        page.locator("article").nth(1).wait_for()
+        assert page.is_visible("#rows .row")
+        article = page.locator("article", has=page.locator("textarea")).first
+        article.locator("textarea").fill('{"message":"mended"}')
+        article.locator("text=Replay").click()
+        page.locator("article", has_text="✓ Stored").wait_for()
+        left = page.locator("article", has_text="Delete")
+        left.locator("text=Replay").click()
+        left.locator("[role=status]:not(:empty)").wait_for()
+        left.locator("button:text('Delete')").click()
+        left.locator("button:text('Delete for ever')").click()
+        page.locator("article", has_text="Deleted").wait_for()
+        assert server.get("/quarantine") == []
+        assert "mended" in json.dumps(server.get("/logs"))
+
+
+def test_mongodb_away_is_told_with_since_when_and_that_new_records_are_safe(browser, own_servers, tmp_path):
+    more = options(own_servers, tmp_path, "away")
+    with (
+        running("--port=0", *more, "--query_timeout=2s", log=tmp_path / "away.log") as server,
+        reading(browser, server.url) as visit,
+    ):
+        send(server, [{"message": "before"}])
+        eventually(lambda: server.get("/ledger")["total"]["stored"] == 1, "it is stored")
+        page = visit.open()
+        own_servers.kill(own_servers.mongo)
+        server.post("/add-job", b'{"message":"kept"}')
+        page.locator("#notice", has_text="MongoDB is away since").wait_for()
+        page.locator("#notice", has_text="safe in the queue").wait_for()
+        own_servers.start(own_servers.mongo)
+        page.locator("#notice").wait_for(state="hidden")
+
+
+# Who may
+
+
+def test_a_server_with_tokens_lets_sign_in_and_out(browser, servers, directory):
+    import hashlib
+
+    tokens = directory / "tokens.toml"
+    digest = hashlib.sha256(b"secret").hexdigest()
+    tokens.write_text(f'[[token]]\nname = "me"\nsha256 = "{digest}"\nscopes = ["read", "write", "admin"]\n')
+    more = [*options(servers, directory, "tokens"), f"--tokens_file={tokens}"]
+    with (
+        running("--port=0", *more, log=directory / "tokens.log") as server,
+        reading(browser, server.url) as visit,
+    ):
+        server.post("/add-job?ack=stored", b'{"message":"for me"}', Authorization="Bearer secret")
+        page = visit.page
+        page.goto(server.url)
+        page.locator("#sign-in").wait_for()
+        page.keyboard.type("wrong")
+        page.keyboard.press("Enter")
+        page.locator("#sign-in-wrong:not(:empty)").wait_for()
+        page.keyboard.type("secret")
+        page.keyboard.press("Enter")
+        page.locator(".row", has_text="for me").wait_for()
+        assert page.inner_text("#who") == "Sign out me"
+        page.click("#who")
+        page.locator("#sign-in").wait_for()
+
+
+# The keyboard
+
+
+def focused(page):
+    return page.evaluate("document.activeElement.closest('.row')?.getAttribute('aria-posinset')")
+
+
+def test_everything_goes_by_the_keyboard(visit):
+    page = visit.open()
+    page.locator("#names summary").first.wait_for()
+    press(page, "/")
+    page.keyboard.type("level:warn")
+    press(page, "Enter")
+    page.wait_for_url("**q=level**")
+    visit.settled()
+    press(page, "Escape", "j", "j", "k")
+    assert focused(page) == "1"
+    press(page, "j", "Enter")
+    page.locator(".row.open[aria-posinset='2']").wait_for()
+    press(page, "f")
+    while "service" not in page.evaluate("document.activeElement.textContent"):
+        press(page, "j")
+    press(page, "f")
+    page.wait_for_url("**service**")
+    visit.settled()
+    assert visit.state["q"].startswith("level:warn AND service:")
+    press(page, "j", "x", "x")
+    page.wait_for_url("**NOT**")
+    press(page, "?")
+    page.locator("#panel", has_text="exclude").wait_for()
+    press(page, "Escape")
+    page.locator("#panel").wait_for(state="hidden")
+    press(page, "l")
+    page.locator("#live[data-state=on]").wait_for()
+    press(page, "l")
+    page.locator("#live[data-state='']").wait_for()
+
+
+# How it looks
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser, server, scheme):
+    axe = Path(os.environ.get("LOGSRV_TEST_NODE_MODULES", ""), "axe-core", "axe.min.js")
+    if not axe.is_file():
+        assert not os.environ.get("CI"), "axe-core is needed, in LOGSRV_TEST_NODE_MODULES"
+        pytest.skip("axe-core is needed, in LOGSRV_TEST_NODE_MODULES")
+    found = []
+    with reading(browser, server.url, color_scheme=scheme, bypass_csp=True) as visit:
+        for path in ("/?panel=help", "/?panel=export&live=1", "/?q=nothing", "/?q=%28", "/?panel=quarantine"):
+            page = visit.open(path)
+            if page.locator(".row").count():
+                page.locator(".row .time").nth(2).click()
+                page.locator(".row.open .pair").first.wait_for()
+            page.evaluate(axe.read_text(encoding="utf-8"))
+            for each in page.evaluate("axe.run().then(found => found.violations)"):
+                nodes = [(node["html"][:200], node["failureSummary"][:300]) for node in each["nodes"][:3]]
+                found.append((path, each["id"], each["impact"], nodes))
+    assert found == []
+
+
+def test_dark_and_light_go_by_the_system(browser, server):
+    papers = []
+    for scheme in ("light", "dark"):
+        with reading(browser, server.url, color_scheme=scheme) as visit:
+            papers.append(visit.open().evaluate("getComputedStyle(document.documentElement).backgroundColor"))
+    assert papers == ["rgb(255, 255, 255)", "rgb(17, 20, 23)"]
+
+
+@pytest.mark.parametrize("width", [320, 3840])
+def test_it_fits_a_phone_and_a_wall(browser, server, width):
+    with reading(browser, server.url, viewport={"width": width, "height": 640}) as visit:
+        page = visit.open()
+        for path in ("/", "/?panel=help", "/?panel=quarantine", "/?panel=fields"):
+            page = visit.open(path) if path == "/" else page
+            page.goto(server.url + path)
+            page.locator("#total:not(:empty)").wait_for()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.goto(server.url)
+        page.locator(".row .text").first.click()
+        page.locator(".row.open .pair").first.wait_for()
+        assert page.evaluate("document.getElementById('rows').scrollWidth") <= width

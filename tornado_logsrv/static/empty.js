@@ -1,0 +1,40 @@
+// Why there are no lines, and what to do.
+
+import { page } from './api.js';
+import { button, copy, h } from './dom.js';
+import { known } from './fields.js';
+import { meant } from './query.js';
+import { go } from './state.js';
+import { lasting, local, rangeName, zone } from './times.js';
+import { range } from './when.js';
+
+const HALF_HOUR = 1_800_000;
+
+/** What to say when a search for `asked` found nothing. */
+export async function whyEmpty(asked, signal) {
+	const { q, from, to } = asked;
+	const one = async (params) => (await page('logs', { params: { limit: 1, ...params }, signal })).records[0];
+	const any = await one({});
+	if (!any) return nothingYet();
+	const nearest = (from && (await one({ q, to: from }))) || (to && (await one({ q, from: to, order: 'asc' })));
+	return nothing(q, from, to, nearest);
+}
+
+function nothingYet() {
+	const line = `curl -H 'Content-Type: application/json' -d '{"level":"info","message":"hello"}' ${new URL('add-job', location)}`;
+	return [h('h2', {}, 'Nothing is stored yet'), h('p', {}, 'Send a record; within five seconds it is stored, and with Live it is seen at once:'),
+		h('pre', { tabindex: '0' }, line), button('Copy', (event) => copy(line, event.target))];
+}
+
+function nothing(q, from, to, nearest) {
+	const found = [h('h2', {}, q ? 'No record matches' : 'No records in this time'), h('p', {}, rangeName(from, to), q && [' · ', q].join(''))];
+	if (nearest) {
+		const ms = Date.parse(nearest.timestamp);
+		const side = from && ms < Date.now() && !(to && ms >= Date.parse(to)) ? 'before' : 'after';
+		found.push(h('p', {}, `The nearest ${side} is of ${local(ms)} ${zone(ms)}, ${lasting(Date.now() - ms)} ago. `,
+			button('Go there', () => range(new Date(ms - HALF_HOUR).toISOString(), new Date(ms + HALF_HOUR).toISOString()))));
+	} else if (q) found.push(h('p', {}, 'Nor does any other stored record.'));
+	const others = q ? meant(q, new Set(known.keys())) : [];
+	if (others.length) found.push(h('p', {}, 'Did you mean ', ...others.map((each) => button(each, () => go({ q: each })))));
+	return found;
+}

@@ -1,0 +1,161 @@
+// How many records, by time and level; drag over it to choose a range.
+
+import { json } from './api.js';
+import { $, button, count, h, plural, say, short } from './dom.js';
+import { kindOf, ORDER, wordOf } from './levels.js';
+import { dropped, standing, term, toggled } from './query.js';
+import { go, state } from './state.js';
+import { brief, local } from './times.js';
+import { range } from './when.js';
+
+const HEIGHT = 56;
+const SVG = 'http://www.w3.org/2000/svg';
+
+const chart = $('chart');
+const plot = $('plot');
+const picked = $('picked');
+const readout = $('readout');
+let shown = null;
+let at = -1;
+let anchor = -1;
+
+const byLevel = ([a], [b]) => ORDER.indexOf(kindOf(a)) - ORDER.indexOf(kindOf(b));
+
+/** Count what is asked for, and show it. */
+export async function count_(asked, signal) {
+	let { from } = asked;
+	if (!from) {
+		const [oldest] = await json('logs', { params: { to: asked.to, order: 'asc', limit: 1, fields: 'timestamp' }, signal });
+		from = oldest?.timestamp ?? '';
+	}
+	shown = await json('logs/histogram', { params: { ...asked, from }, signal });
+	draw();
+	return shown;
+}
+
+/** What is shown, or nothing. */
+export const counted = () => shown;
+
+export function draw() {
+	if (!shown) return;
+	const { buckets, levels, total, interval } = shown;
+	const span = end() - begin();
+	say($('total'), plural(total, 'record'));
+	say($('axis-from'), brief(begin(), span));
+	say($('axis-to'), brief(end(), span));
+	plot.setAttribute('viewBox', `0 0 ${buckets.length} ${HEIGHT}`);
+	const most = Math.max(1, ...buckets.map((bucket) => bucket.total));
+	const paths = new Map(ORDER.map((kind) => [kind, '']));
+	buckets.forEach((bucket, index) => {
+		let y = HEIGHT;
+		for (const [level, n] of Object.entries(bucket.levels).sort(byLevel)) {
+			// However few, they are to be seen.
+			const tall = Math.max(2, (n / most) * (HEIGHT - 4));
+			y -= tall;
+			paths.set(kindOf(level), `${paths.get(kindOf(level))}M${index + 0.06} ${y.toFixed(1)}h.88v${tall.toFixed(1)}h-.88z`);
+		}
+	});
+	plot.replaceChildren(...[...paths].filter(([, d]) => d).map(([kind, d]) => {
+		const path = document.createElementNS(SVG, 'path');
+		path.setAttribute('class', kind);
+		path.setAttribute('d', d);
+		return path;
+	}));
+	chart.setAttribute('aria-valuemax', buckets.length - 1);
+	legend(levels);
+	read(-1);
+	chart.setAttribute('aria-valuetext', `${plural(total, 'record')} in bars of ${interval}; arrow keys go from bar to bar`);
+}
+
+const begin = () => Date.parse(shown.from);
+const end = () => Date.parse(shown.to);
+const startOf = (index) => Date.parse(shown.buckets[index].time);
+
+function legend(levels) {
+	const { q } = state();
+	const gone = dropped(q, 'level').filter((each) => !Object.keys(levels).some((level) => term('level', level) === each));
+	$('legend').replaceChildren(
+		...Object.entries(levels).sort(byLevel).map(([level, n]) => {
+			const own = level ? term('level', level) : 'NOT _exists_:level';
+			const name = level ? wordOf(level) : 'no level';
+			return h('li', {},
+				button(h('span', { class: `swatch ${kindOf(level)}` }), () => go({ q: toggled(q, own), at: '' }), { 'aria-pressed': String(standing(q, own) === 'kept'), title: `Only ${name}` , 'aria-label': `Only ${name}: ${n}` }),
+				button('−', () => go({ q: toggled(q, level ? `NOT ${own}` : '_exists_:level'), at: '' }), { class: 'not', 'aria-label': `Not ${name}`, title: `Not ${name}` }));
+		}),
+		...gone.map((each) => h('li', {}, button(h('s', {}, each.slice(6)), () => go({ q: toggled(q, `NOT ${each}`), at: '' }), { title: 'Show them again', 'aria-label': `Show ${each} again` }))));
+	Object.entries(levels).sort(byLevel).forEach(([level, n], index) =>
+		$('legend').children[index].firstChild.append(` ${level ? wordOf(level) : 'none'} `, h('b', {}, short(n))));
+}
+
+function read(index) {
+	at = index;
+	if (index < 0) return say(readout, `${shown.interval} a bar`);
+	const bucket = shown.buckets[index];
+	const of = Object.entries(bucket.levels).sort(byLevel).map(([level, n]) => `${count(n)} ${level ? wordOf(level) : 'without level'}`);
+	const text = `${local(startOf(index)).slice(0, shown.interval_ms < 1000 ? 23 : 19)}  ${of.join(', ') || 'none'}`;
+	say(readout, text);
+	chart.setAttribute('aria-valuenow', index);
+	chart.setAttribute('aria-valuetext', text);
+}
+
+const share = (event) => {
+	const box = chart.getBoundingClientRect();
+	return Math.max(0, Math.min(1, (event.clientX - box.left) / box.width));
+};
+const bucketAt = (event) => Math.min(shown.buckets.length - 1, Math.floor(share(event) * shown.buckets.length));
+
+function pick(one, other) {
+	const [low, high] = [Math.min(one, other), Math.max(one, other)];
+	const n = shown.buckets.length;
+	picked.hidden = false;
+	picked.style.left = `${(100 * low) / n}%`;
+	picked.style.width = `${(100 * (high - low + 1)) / n}%`;
+}
+
+/** The range of some buckets. */
+function zoom(one, other) {
+	picked.hidden = true;
+	const low = startOf(Math.min(one, other));
+	const high = startOf(Math.max(one, other)) + shown.interval_ms;
+	range(new Date(low).toISOString(), new Date(high).toISOString());
+}
+
+chart.addEventListener('pointerdown', (event) => {
+	if (!shown || event.button) return;
+	anchor = bucketAt(event);
+	chart.setPointerCapture(event.pointerId);
+	pick(anchor, anchor);
+});
+chart.addEventListener('pointermove', (event) => {
+	if (!shown) return;
+	read(bucketAt(event));
+	if (anchor >= 0) pick(anchor, at);
+});
+chart.addEventListener('pointerup', (event) => {
+	if (anchor < 0) return;
+	const from = anchor;
+	anchor = -1;
+	zoom(from, bucketAt(event));
+});
+function leave() {
+	anchor = -1;
+	picked.hidden = true;
+	if (shown) read(-1);
+}
+chart.addEventListener('pointercancel', leave);
+chart.addEventListener('pointerleave', () => anchor < 0 && leave());
+chart.addEventListener('blur', leave);
+chart.addEventListener('keydown', (event) => {
+	const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+	if (!shown || event.ctrlKey || event.metaKey || event.altKey) return;
+	if (step) {
+		const next = Math.max(0, Math.min(shown.buckets.length - 1, at < 0 ? shown.buckets.length - 1 : at + step));
+		anchor = event.shiftKey ? (anchor < 0 ? Math.max(0, at) : anchor) : -1;
+		read(next);
+		pick(anchor < 0 ? next : anchor, next);
+	} else if (event.key === 'Enter' && at >= 0) zoom(anchor < 0 ? at : anchor, at);
+	else if (event.key === 'Escape' && at >= 0) leave();
+	else return;
+	event.preventDefault();
+	event.stopPropagation();
+});

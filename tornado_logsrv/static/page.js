@@ -1,0 +1,176 @@
+// The page: what is done when its state, the URL, changes.
+
+import { whenDenied } from './api.js';
+import { showQuery, showWrong, syntax } from './ask.js';
+import { $, button, copy, h, say } from './dom.js';
+import { whyEmpty } from './empty.js';
+import { showExport } from './export.js';
+import { loadFields } from './fields.js';
+import { count_, counted, draw } from './histogram.js';
+import { keyTable } from './keys.js';
+import { watchLedger } from './ledger.js';
+import { showQuarantine } from './quarantine.js';
+import * as river from './river.js';
+import { around, askedBy, newest } from './search.js';
+import { askForToken, watchSession } from './signin.js';
+import { follow, go, state, urlOf } from './state.js';
+import * as tail from './tail.js';
+import { full, zone, zoneName } from './times.js';
+import { showRange } from './when.js';
+
+/** Nobody is told of what is done sooner. */
+const SOON = 200;
+/** A live histogram is counted again so often, and rests ten times as long as that took. */
+const RECOUNT = 5000;
+
+let running = null;
+let recount = 0;
+
+// Searching
+
+async function search() {
+	running?.abort();
+	const controller = (running = new AbortController());
+	const { signal } = controller;
+	const asked = askedBy(state());
+	const began = performance.now();
+	const clock = setInterval(() => progress(performance.now() - began, controller), SOON);
+	clearTimeout(recount);
+	$('empty').hidden = true;
+	$('river').setAttribute('aria-busy', 'true');
+	showQuery();
+	try {
+		const { rows, next } = state().at ? await around(state().at, signal) : await newest(asked, signal);
+		river.show(rows, next);
+		if (!rows.length) empty(await whyEmpty(asked, signal));
+		await Promise.all([count_(asked, signal), loadFields(asked, signal)]);
+		countAgain(asked, signal, performance.now() - began);
+	} catch (error) {
+		if (signal === running?.signal) failed(error, performance.now() - began);
+	} finally {
+		clearInterval(clock);
+		if (running === controller) {
+			progress(0);
+			$('river').setAttribute('aria-busy', 'false');
+		}
+	}
+}
+
+function progress(ms, controller) {
+	const slow = ms > SOON;
+	$('busy').hidden = !slow;
+	document.body.classList.toggle('busy', slow);
+	if (!slow) return;
+	say($('busy').firstChild, `Searching, ${(ms / 1000).toFixed(1)} s `);
+	$('cancel').onclick = () => controller.abort();
+}
+
+function failed(error, ms) {
+	if (error.name === 'AbortError') return river.isEmpty() && empty([h('p', {}, `Cancelled after ${(ms / 1000).toFixed(1)} s. `, button('Search again', search))]);
+	if (error.status === 401) return;
+	if (error.parameter === 'q') return showWrong(error);
+	if (error.parameter) return showWrong(error);
+	empty([h('h2', {}, error.message), h('p', {}, error.status === 504 ? 'Narrow the time, or ask for a field that has an index. ' : 'What is new is safe in the queue. ', button('Search again', search))]);
+}
+
+function empty(children) {
+	river.show([], null);
+	$('empty').replaceChildren(...children);
+	$('empty').hidden = false;
+}
+
+function countAgain(asked, signal, took) {
+	if (!state().live) return;
+	recount = setTimeout(async () => {
+		const began = performance.now();
+		if (!document.hidden) await count_(asked, signal).catch(() => {});
+		if (!signal.aborted) countAgain(asked, signal, performance.now() - began);
+	}, Math.max(RECOUNT, 10 * took));
+}
+
+/** Search, and follow from there if that is wanted. */
+function begin() {
+	tail.stop();
+	if (state().live && !state().at) tail.start(state().q, search);
+	else search();
+}
+
+// What is beside the river
+
+const PANELS = {
+	help: ['Help', (place) => place.append(
+		h('h3', {}, 'Keys'), h('table', {}, ...keyTable()),
+		button(state().keys === 'off' ? 'Single keys are off' : 'Single keys are on', () => go({ keys: state().keys === 'off' ? '' : 'off' }, true)),
+		h('h3', {}, 'Search'), h('table', {}, ...syntax()),
+		h('p', { class: 'quiet' }, 'Names are keys of data; message, timestamp, source and _id mean themselves. Words match in any case. AND, OR and NOT are in capitals.'))],
+	quarantine: ['Quarantine', showQuarantine],
+	export: ['Export', showExport],
+};
+
+function showPanel() {
+	const [title, fill] = PANELS[state().panel] ?? [];
+	$('panel').hidden = !title;
+	document.body.dataset.panel = state().panel;
+	for (const name of ['help', 'export']) $(name).setAttribute('aria-expanded', String(state().panel === name));
+	$('fields-open').setAttribute('aria-expanded', String(state().panel === 'fields'));
+	if (!title) return;
+	say($('panel-title'), title);
+	$('panel-body').replaceChildren();
+	Promise.resolve(fill($('panel-body'))).catch((error) => $('panel-body').append(h('p', {}, error.message)));
+}
+
+function showTimes() {
+	say($('zone'), zone());
+	$('zone').title = `Times are in ${state().utc ? 'UTC' : zoneName}. Click for ${state().utc ? zoneName : 'UTC'}.`;
+	showRange();
+	river.retime();
+	draw();
+}
+
+function showLive() {
+	$('live').setAttribute('aria-pressed', String(Boolean(state().live)));
+	const { at } = state();
+	$('around').hidden = !at;
+	if (at) say($('around-at'), `The lines around ${full(Date.parse(at)).split('\n')[0]}`);
+}
+
+// The state, and what changes it
+
+follow((now, changed) => {
+	showLive();
+	if (changed('q', 'from', 'to', 'at')) {
+		showRange();
+		begin();
+	} else {
+		if (changed('live')) begin();
+		if (changed('open')) river.openByState();
+	}
+	if (changed('utc')) showTimes();
+	if (changed('panel', 'keys')) showPanel();
+});
+
+$('live').onclick = () => {
+	const live = state().live ? '' : '1';
+	go({ live, ...(live && { at: '', to: '', from: state().to ? 'now-1h' : state().from }) });
+};
+$('zone').onclick = () => go({ utc: state().utc ? '' : '1' }, true);
+for (const name of ['help', 'export']) $(name).onclick = () => go({ panel: state().panel === name ? '' : name });
+$('fields-open').onclick = () => go({ panel: state().panel === 'fields' ? '' : 'fields' });
+$('panel-close').onclick = () => go({ panel: '' });
+$('around-back').onclick = () => history.back();
+$('link').onclick = (event) => {
+	const { from, to } = counted() ?? {};
+	const fixed = event.shiftKey && from ? { from, to, live: '' } : {};
+	copy(new URL(urlOf(fixed), location), $('link'));
+};
+
+tail.whenArrived(() => {
+	if (!river.isEmpty()) $('empty').hidden = true;
+});
+whenDenied(askForToken);
+showTimes();
+showLive();
+showPanel();
+begin();
+watchLedger();
+watchSession(begin);

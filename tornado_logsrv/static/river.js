@@ -1,0 +1,338 @@
+// The lines that are read: many rows, of which only those in sight are on the page.
+
+import { $, h, say } from './dom.js';
+import { detailOf } from './record.js';
+import { elementOf, lines, mark } from './row.js';
+import { go, state } from './state.js';
+import { dayOf } from './times.js';
+
+/** Rows above and below the sight that are there already. */
+const OVER = 12;
+/** Rows before the end at which older ones are asked for. */
+const AHEAD = 200;
+export const MOST_ROWS = 20_000;
+
+const scroller = $('rows');
+const list = $('list');
+const foot = $('foot');
+
+let rows = [];
+let ids = new Map();
+let current = null;
+let opened = null;
+let openHeight = 0;
+let rowHeight = 20;
+let withDay = false;
+let frame = 0;
+let older = null;
+
+const sizes = new ResizeObserver(([entry]) => {
+	openHeight = entry.target.offsetHeight;
+	later();
+});
+
+// Where rows are
+
+const indexOf = (row) => (row ? rows.indexOf(row) : -1);
+
+function placeOf(index, openIndex) {
+	return index * rowHeight + (openIndex >= 0 && index > openIndex ? openHeight : 0);
+}
+
+function indexAt(y, openIndex) {
+	const end = (openIndex + 1) * rowHeight;
+	if (openIndex < 0 || y < end) return Math.floor(y / rowHeight);
+	return y < end + openHeight ? openIndex : Math.floor((y - openHeight) / rowHeight);
+}
+
+// Showing them
+
+function later() {
+	frame ||= requestAnimationFrame(draw);
+}
+
+function draw() {
+	frame = 0;
+	const openIndex = indexOf(opened);
+	list.style.height = `${rows.length * rowHeight + (openIndex < 0 ? 0 : openHeight)}px`;
+	const top = scroller.scrollTop;
+	const first = Math.max(0, indexAt(top, openIndex) - OVER);
+	const last = Math.min(rows.length - 1, indexAt(top + scroller.clientHeight, openIndex) + OVER);
+	const wanted = [];
+	for (const pinned of [openIndex, indexOf(current)]) if (pinned >= 0 && pinned < first) wanted.push(pinned);
+	for (let index = first; index <= last; index++) wanted.push(index);
+	for (const pinned of [openIndex, indexOf(current)]) if (pinned > last) wanted.push(pinned);
+	put([...new Set(wanted)].sort((a, b) => a - b), openIndex);
+	if (older && last > rows.length - AHEAD) loadOlder();
+}
+
+function put(wanted, openIndex) {
+	const kept = new Set(wanted.map((index) => rows[index].element));
+	for (const element of [...list.children]) if (!kept.has(element)) remove(element);
+	wanted.forEach((index, place) => {
+		const row = rows[index];
+		const element = row.element ?? make(row);
+		const top = placeOf(index, openIndex);
+		if (row.top !== top) element.style.top = `${(row.top = top)}px`;
+		element.setAttribute('aria-posinset', index + 1);
+		element.setAttribute('aria-setsize', older ? -1 : rows.length);
+		if (list.children[place] !== element) list.insertBefore(element, list.children[place] ?? null);
+	});
+}
+
+function make(row) {
+	row.element = elementOf(row, withDay);
+	row.element.row = row;
+	row.top = undefined;
+	if (row === current) makeCurrent(row, true);
+	if (row === opened) attach(row);
+	return row.element;
+}
+
+function remove(element) {
+	if (element.row.element === element) element.row.element = undefined;
+	element.remove();
+}
+
+function redraw() {
+	for (const element of [...list.children]) remove(element);
+	rowHeight = parseFloat(getComputedStyle(scroller).getPropertyValue('--row')) || 20;
+	later();
+}
+
+/** Whether any time needs its day; the width of the column hangs on it. */
+function seeDays() {
+	const today = dayOf(Date.now());
+	const needed = rows.length > 0 && [rows[0], rows[rows.length - 1]].some((row) => dayOf(row.ms) !== today);
+	if (needed === withDay) return;
+	withDay = needed;
+	$('river').classList.toggle('days', needed);
+	redraw();
+}
+
+// What there is
+
+/** Show these rows and no others; `next` gives older ones, or nothing when there are none. */
+export function show(found, next) {
+	for (const element of [...list.children]) remove(element);
+	rows = found.slice();
+	ids = new Map(rows.map((row) => [row.id, row]));
+	older = next;
+	current = opened = null;
+	openHeight = 0;
+	scroller.scrollTop = 0;
+	seeDays();
+	setServices();
+	openByState();
+	footer();
+	draw();
+}
+
+const setServices = () => $('river').classList.toggle('services', rows.length > 0);
+
+/** Put rows that are newer than all others on top; the reader's place stays. */
+export function before(found, follow = scroller.scrollTop < rowHeight && !opened) {
+	const fresh = found.filter((row) => !ids.has(row.id));
+	if (!fresh.length) return;
+	for (const row of fresh) ids.set(row.id, row);
+	rows = fresh.concat(rows);
+	if (follow && rows.length > MOST_ROWS) cut();
+	seeDays();
+	if (follow) {
+		scroller.scrollTop = 0;
+		later();
+		return;
+	}
+	list.style.height = `${rows.length * rowHeight + openHeight}px`;
+	scroller.scrollTop += fresh.length * rowHeight;
+	draw();
+}
+
+function cut() {
+	for (const row of rows.splice(MOST_ROWS / 2)) ids.delete(row.id);
+	older = null;
+	footer();
+}
+
+function after(found) {
+	const fresh = found.filter((row) => !ids.has(row.id));
+	for (const row of fresh) ids.set(row.id, row);
+	rows = rows.concat(fresh);
+	seeDays();
+}
+
+let loading = false;
+async function loadOlder() {
+	if (loading || rows.length >= MOST_ROWS) return;
+	loading = true;
+	const ask = older;
+	const slow = setTimeout(() => say(foot, 'Older lines are on their way…'), 200);
+	try {
+		const found = await ask();
+		if (older === ask) {
+			after(found.rows);
+			older = found.next;
+			footer();
+		}
+	} catch (error) {
+		if (error.name !== 'AbortError' && older === ask) failed(error);
+	} finally {
+		clearTimeout(slow);
+		loading = false;
+		later();
+	}
+}
+
+function failed(error) {
+	const ask = older;
+	older = null;
+	foot.replaceChildren(`${error.message}. `, h('button', { type: 'button', onclick: () => {
+		older = ask;
+		footer();
+		later();
+	} }, 'Try again'));
+}
+
+function footer() {
+	if (!rows.length || older) {
+		foot.replaceChildren();
+		if (rows.length >= MOST_ROWS && older) {
+			const last = rows[rows.length - 1];
+			foot.replaceChildren(`${MOST_ROWS.toLocaleString('en')} lines are here. `,
+				h('button', { type: 'button', onclick: () => go({ to: new Date(last.ms + 1).toISOString(), from: state().from, live: '' }) }, 'Go on from the last'));
+		}
+	} else say(foot, state().live ? 'Older lines are found by a search' : 'No older lines');
+}
+
+/** What becomes of a record that was seen to arrive. */
+export function settle(row, state, reason) {
+	row.mark = state;
+	row.reason = reason;
+	mark(row);
+}
+
+export const has = (id) => ids.has(id);
+export const size = () => rows.length;
+export const newest = () => rows[0];
+export const isEmpty = () => rows.length === 0;
+
+/** Whether lines may move: the reader is at the top, has nothing open, and marks no text. */
+export const mayMove = () => scroller.scrollTop < rowHeight && !opened && getSelection().isCollapsed && (!current || current === rows[0]);
+
+export function toTop() {
+	scroller.scrollTop = 0;
+	makeCurrent(null);
+	draw();
+}
+
+/** The times do not look as they did. */
+export function retime() {
+	seeDays();
+	redraw();
+}
+
+// Moving, opening
+
+function makeCurrent(row, again = false) {
+	if (current && (current !== row || again)) {
+		current.element?.classList.remove('current');
+		current.element?.querySelector('.time')?.setAttribute('tabindex', '-1');
+	}
+	current = row;
+	row?.element?.classList.add('current');
+	row?.element?.querySelector('.time')?.setAttribute('tabindex', '0');
+}
+
+/** Go `steps` down, or up; nothing was current: to the first in sight. */
+export function move(steps) {
+	if (!rows.length) return;
+	const at = indexOf(current);
+	const inSight = indexAt(scroller.scrollTop + rowHeight - 1, indexOf(opened));
+	jump(at < 0 ? inSight : Math.min(rows.length - 1, Math.max(0, at + steps)));
+}
+
+/** Make a row current; Infinity is the last one. */
+export function jump(index) {
+	const at = Math.max(0, Math.min(rows.length - 1, index));
+	makeCurrent(rows[at]);
+	reveal(at);
+	draw();
+	current.element.querySelector('.time')?.focus({ preventScroll: true });
+}
+
+function reveal(index) {
+	const openIndex = indexOf(opened);
+	const top = placeOf(index, openIndex);
+	const height = scroller.clientHeight;
+	if (top < scroller.scrollTop) scroller.scrollTop = top;
+	else if (top + rowHeight > scroller.scrollTop + height) scroller.scrollTop = top + rowHeight - height;
+}
+
+/** Open the current row, or close it. */
+export function toggle(row = current) {
+	if (!row?.record) return;
+	makeCurrent(row);
+	go({ open: state().open === row.id ? '' : row.id }, true);
+}
+
+export const isOpen = () => opened !== null;
+export const currentRow = () => current;
+
+/** Open what the state says is open. */
+export function openByState() {
+	const row = ids.get(state().open) ?? null;
+	if (row === opened) return;
+	if (opened) detach(opened);
+	opened = row;
+	openHeight = 0;
+	if (!row) return later();
+	makeCurrent(row);
+	if (row.element) attach(row);
+	const index = indexOf(row);
+	list.style.height = `${rows.length * rowHeight + openHeight}px`;
+	if (state().at) scroller.scrollTop = placeOf(index, -1) - scroller.clientHeight / 3;
+	else reveal(index);
+	draw();
+}
+
+function attach(row) {
+	row.element.classList.add('open');
+	row.element.querySelector('.time').setAttribute('aria-expanded', 'true');
+	const detail = detailOf(row);
+	row.element.append(detail);
+	openHeight = detail.offsetHeight || openHeight;
+	sizes.disconnect();
+	sizes.observe(detail);
+	requestAnimationFrame(() => {
+		openHeight = detail.offsetHeight;
+		const bottom = placeOf(indexOf(row), -1) + rowHeight + openHeight;
+		const room = scroller.scrollTop + scroller.clientHeight;
+		if (bottom > room) scroller.scrollTop += Math.min(bottom - room, Math.max(0, placeOf(indexOf(row), -1) - scroller.scrollTop));
+		draw();
+	});
+}
+
+function detach(row) {
+	sizes.disconnect();
+	row.element?.classList.remove('open');
+	row.element?.querySelector('.time').setAttribute('aria-expanded', 'false');
+	row.element?.querySelector('.detail')?.remove();
+}
+
+list.addEventListener('click', (event) => {
+	const element = event.target.closest('.row');
+	if (!element || event.target.closest('.detail') || !getSelection().isCollapsed) return;
+	toggle(element.row);
+});
+
+// Several marked lines are copied as lines; what is marked within one is as it stands.
+list.addEventListener('copy', (event) => {
+	const selection = getSelection();
+	const marked = [...list.children].filter((element) => selection.containsNode(element, true)).map((element) => element.row);
+	if (marked.length < 2) return;
+	event.clipboardData.setData('text/plain', lines(marked));
+	event.preventDefault();
+});
+
+scroller.addEventListener('scroll', later, { passive: true });
+new ResizeObserver(redraw).observe(scroller);
