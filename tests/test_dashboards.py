@@ -76,6 +76,8 @@ def test_they_are_written_where_one_wants_them(tmp_path, capsys):
     assert main([str(tmp_path)]) == 0
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["alerts.yml", "grafana.json"]
     assert json.loads((tmp_path / "grafana.json").read_text(encoding="utf-8")) == DASHBOARD
-    assert main([]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    capsys.readouterr()
     assert main([str(tmp_path / "nowhere")]) == 2
     assert "nowhere/alerts.yml" in capsys.readouterr().err

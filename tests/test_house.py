@@ -14,7 +14,7 @@ import pytest
 import tornado.web
 import yaml
 
-from tornado_logsrv import config, handler, jsontext, problems, readers, receivers
+from tornado_logsrv import config, handler, jsontext, manual, problems, readers, receivers
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tornado_logsrv"
@@ -120,6 +120,10 @@ def test_the_readme_lists_every_option_with_its_default_and_help_and_no_other():
         for name, field in config.FIELDS.items()
     ]
     assert re.findall(r"^\| `--(\w+)` \| (?:`(.+?)` )?\| (.*) \|$", README, re.MULTILINE) == rows
+
+
+def test_every_option_is_in_one_group_of_the_manual():
+    assert sorted(name for _, names in manual.GROUPS for name in names) == sorted(config.FIELDS)
 
 
 def test_every_environment_variable_that_the_readme_names_is_an_option():
@@ -253,6 +257,27 @@ def test_the_servers_of_the_scale_profile_believe_its_balancer_alone():
     scaled = [composed(name) for name in COMPOSED if name != "logsrv"]
     assert [options.trusted_proxies for options in scaled] == [(ipaddress.ip_network(address),)] * 3
     assert len({options.instance for options in scaled}) == 3
+
+
+def test_the_servers_of_the_compose_file_are_not_root_and_write_to_their_volume_alone():
+    server = COMPOSE["x-server"]
+    assert (server["read_only"], server["cap_drop"]) == (True, ["ALL"])
+    assert "no-new-privileges:true" in server["security_opt"]
+    assert "\nUSER logsrv\n" in server["build"]["dockerfile_inline"]
+
+
+def test_the_unit_of_the_readme_is_one_that_systemd_takes():
+    unit = configparser.ConfigParser(interpolation=None, strict=False)
+    unit.optionxform = str
+    unit.read_string(re.search(r"^```ini\n(\[Unit\].*?)^```", README, re.MULTILINE | re.DOTALL)[1])
+    service = unit["Service"]
+    assert service["Type"] == "notify"
+    _, dash, module, *arguments = shlex.split(service["ExecStart"])
+    assert (dash, module) == ("-m", "tornado_logsrv")
+    options = config.load(arguments, {})
+    assert options.data_dir == f"/var/lib/{service['StateDirectory']}"
+    assert int(service["TimeoutStopSec"]) > 2 * options.shutdown_timeout
+    assert int(service["LimitNOFILE"]) > options.max_connections
 
 
 def test_the_changelog_has_a_place_for_what_is_not_released():

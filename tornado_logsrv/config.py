@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__, rules
+from . import rules
 from .errors import OptionError
 
 Check = Callable[[str], Any]
@@ -32,8 +32,12 @@ _GUESSWORK = re.compile(r"(?!unix:)[a-z+]+://([^/?#]*@[^/?#]*@|[^/?#]*[/?#][^?]*
 _SECRET_PARAMETER = re.compile(r"(?i)([?&][^=&]*(?:password|authmechanismproperties)=)[^&]*")
 
 
+#: What stands for the value in --help, by the check.
+_VALUE_NAMES: dict[Check, str] = {}
+
+
 class HelpRequested(Exception):
-    """``--help`` or ``--version`` was given; the text to print is the argument."""
+    """``--help`` or ``--version`` was given; the argument is which of them."""
 
 
 def text(value: str) -> str:
@@ -102,6 +106,11 @@ def key(value: str) -> str:
     return value
 
 
+def _named(check: Check, value_name: str) -> Check:
+    _VALUE_NAMES[check] = value_name
+    return check
+
+
 def whole(low: int, high: int) -> Check:
     """A check for whole numbers from ``low`` to ``high``."""
 
@@ -110,7 +119,7 @@ def whole(low: int, high: int) -> Check:
             raise ValueError(f"must be a whole number from {low} to {high}")
         return int(value)
 
-    return check
+    return _named(check, "N")
 
 
 def one_of(*allowed: str) -> Check:
@@ -121,7 +130,7 @@ def one_of(*allowed: str) -> Check:
             raise ValueError(f"must be one of {', '.join(allowed)}")
         return value
 
-    return check
+    return _named(check, "|".join(allowed))
 
 
 def url(*schemes: str) -> Check:
@@ -134,7 +143,7 @@ def url(*schemes: str) -> Check:
             raise ValueError("must have @ / ? # in the user name and password percent-encoded")
         return value
 
-    return check
+    return _named(check, "URL")
 
 
 def size(value: str) -> int:
@@ -154,6 +163,9 @@ def some_duration(value: str) -> float:
     if not (seconds := duration(value)):
         raise ValueError("must be a time such as 500ms, 30s or 5m, and not 0")
     return seconds
+
+
+_VALUE_NAMES.update({size: "SIZE", duration: "TIME", some_duration: "TIME", names: "NAMES", origins: "ORIGINS"})
 
 
 def _quantity(value: str, units: Mapping[str, float], wanted: str) -> tuple[float, str]:
@@ -277,9 +289,9 @@ def _from_command_line(arguments: Sequence[str]) -> dict[str, tuple[str, str]]:
     while rest:
         argument = rest.popleft()
         if argument in ("-h", "--help"):
-            raise HelpRequested(usage())
+            raise HelpRequested("help")
         if argument == "--version":
-            raise HelpRequested(f"tornado_logsrv {__version__}")
+            raise HelpRequested("version")
         if not argument.startswith("--"):
             # What stands before a colon or an equals sign is no password.
             shown = re.split("[:=]", argument[:80])[0]
@@ -348,26 +360,10 @@ def _from_line(name: str, value: Any, origin: str) -> tuple[str, tuple[str, str]
     return name, (origin, str(value))
 
 
-def usage() -> str:
-    """The text of ``--help``."""
-    rows = [("--help, --version", "print this text, or the version, and end", "")]
-    rows += [("--config=FILE", "TOML file of options: name = value", "")]
-    rows += [(f"--{f.name}=...", f.metadata["help"], f.metadata["default"]) for f in FIELDS.values()]
-    lines = [f"  {name:<26} {help}" + (f" [{default}]" if default else "") for name, help, default in rows]
-    return "\n".join(
-        [
-            "python -m tornado_logsrv [--name=value ...]",
-            "",
-            "A log server: takes records by HTTP and stores them in MongoDB. Stop it with Ctrl-C or SIGTERM.",
-            "",
-            "Options, with their defaults in brackets. Each can also be given in the environment as LOGSRV_NAME, or",
-            "in the file of --config; the command line is stronger than the environment, and that than the file.",
-            "LOGSRV_NAME_FILE names a file that holds the value, for what is secret.",
-            "Sizes take B, KiB, MiB, GiB, kB, MB, GB; times take ms, s, m, h.",
-            "",
-            *lines,
-        ]
-    )
+def value_name(name: str) -> str:
+    """What stands for the value of an option: its unit, or the words there are."""
+    check = FIELDS[name].metadata["check"]
+    return _VALUE_NAMES.get(check, "TEXT")
 
 
 def redacted(address: str) -> str:

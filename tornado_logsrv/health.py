@@ -99,6 +99,12 @@ class Health:
         return Check("store", ok, False, detail)
 
     @property
+    def line(self) -> str:
+        """How many records wait, and what cannot be used, in one line."""
+        away = [name for name, up in (("MongoDB", self.store_up), ("Redis", self.journal_up)) if not up]
+        return f"{self._application.unsettled} records queued" + (f"; {' and '.join(away)} away" if away else "")
+
+    @property
     def full(self) -> bool:
         """Whether neither the queue nor the spool has room."""
         queue, spool = self._application.queue, self._application.spool

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from tornado.netutil import bind_sockets
 
-from . import __version__, dryrun, embedded, receivers, serverlog
+from . import __version__, dryrun, embedded, manual, receivers, serverlog
 from .application import LogApplication
 from .config import HelpRequested, Options, exposed, load, redacted
 from .errors import LeaseHeld, StartError
@@ -24,6 +24,7 @@ from .gate import is_loopback
 from .lane import Lane
 from .leases import RENEW_SECONDS, Leases
 from .listener import HTTPServer, reserve_descriptors
+from .notify import Notifier
 from .store import RecordStore
 from .streams import FAILURES, RecordStream, connect
 from .sweeper import HELD_SECONDS
@@ -46,7 +47,7 @@ _MEND_SECONDS = 2.0
 _MEND_MOST_SECONDS = 60.0
 #: How often a stop looks whether the requests have ended.
 _STOP_LOOK_SECONDS = 0.02
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] = sys.argv[1:]) -> int:
@@ -62,8 +63,8 @@ def main(arguments: Sequence[str] = sys.argv[1:]) -> int:
                 runner.run(dryrun.show(options))
                 return 0
             return runner.run(Server(options).run())
-    except HelpRequested as text:
-        print(text)
+    except HelpRequested as asked:
+        print(manual.page() if str(asked) == "help" else f"tornado_logsrv {__version__}")
         return 0
     except StartError as error:
         print(f"tornado_logsrv: {error}", file=sys.stderr)
@@ -134,6 +135,7 @@ class Server:
         self._tasks: list[asyncio.Task[None]] = []
         self._status = 0
         self._lost_name = False
+        self._notifier = Notifier()
 
     async def run(self) -> int:
         """Start, serve until SIGINT or SIGTERM, stop; the exit status. Raises StartError."""
@@ -188,6 +190,9 @@ class Server:
         self._http = http_server(self._application, self._certificates.context if self._certificates else None)
         self._http.add_sockets(self._sockets)
         self._announce(self._sockets[0].getsockname()[1], mongo_url, redis_url)
+        self._notifier.ready()
+        if self._notifier.wanted:
+            self._tasks.append(asyncio.ensure_future(self._report()))
 
     def _bind(self) -> list[socket.socket]:
         try:
@@ -322,7 +327,7 @@ class Server:
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
+        for number in SIGNALS:
             # nohup and the like: what was to be ignored stays so.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._signalled)
@@ -330,18 +335,27 @@ class Server:
 
     def _reload(self) -> None:
         """Read the files again that may change while the server runs; one that is not right leaves what there was."""
+        self._notifier.reloading()
         reloads = [self._application.gate.reload, *([self._certificates.reload] if self._certificates else [])]
         for reload in reloads:
             try:
                 reload()
             except StartError as error:
                 log.error("%s; what was read before stays", error)
+        self._notifier.ready()
+
+    async def _report(self) -> None:
+        """Tell systemd again and again that this server lives, and how it is."""
+        while True:
+            self._notifier.alive(self._application.health.line)
+            await asyncio.sleep(self._notifier.pause_seconds)
 
     def _signalled(self) -> None:
         (self._hurry if self._stop.is_set() else self._stop).set()
 
     async def shutdown(self) -> int:
         """Stop, losing nothing that was acknowledged; the exit status. A second signal skips the waiting."""
+        self._notifier.stopping()
         log.info("stopping; a second signal skips the waiting")
         application, patience = self._application, self._options.shutdown_timeout
         # No new connections; requests that are under way are answered, and their connections then closed.

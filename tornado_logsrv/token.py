@@ -13,12 +13,13 @@ from .errors import StartError
 _DESCRIPTION = """\
 Makes a token: prints its secret, once, and adds what the server has to know of it to a tokens file (--tokens_file of
 the server, which reads it again on SIGHUP). Without --file the lines to add are printed, too."""
+_EPILOG = "exit status: 0 when it is made, 2 when it was asked for wrongly or the file cannot be written"
 _KEYS = ("source", "tenant", "requests_per_second", "bytes_per_day")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options. Exits with status 2 when they are wrong."""
-    parser = argparse.ArgumentParser("python -m tornado_logsrv.token", description=_DESCRIPTION)
+    parser = argparse.ArgumentParser("python -m tornado_logsrv.token", description=_DESCRIPTION, epilog=_EPILOG)
     add = parser.add_argument
     add("--name", required=True, help="whose it is: in the server's log, and unlike all others")
     add("--scope", action="append", choices=("write", "read", "admin"), help="what it may do; may be repeated [write]")

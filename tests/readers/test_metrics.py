@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -11,6 +12,7 @@ from tornado_logsrv import __version__, records
 from tornado_logsrv.lane import Lane
 from tornado_logsrv.writer import Backoff
 
+README = Path(__file__).parent.parent.parent / "README.md"
 OPENMETRICS = {"Accept": "application/openmetrics-text;version=1.0.0"}
 
 
@@ -43,6 +45,21 @@ def lint(text):
 async def test_promtool_finds_nothing_to_say(fetch, app):
     text = await every_metric(fetch, app)
     assert lint(text) == ""
+
+
+def listed():
+    """The metrics that the README lists, with what is in braces spelled out."""
+    table = README.read_text(encoding="utf-8").partition("| Metric | |\n")[2].partition("\n\n")[0]
+    for name in re.findall(r"`(logsrv_[\w{},]+)`", table):
+        before, _, rest = name.partition("{")
+        words, _, after = rest.partition("}")
+        yield from (f"{before}{word}{after}" for word in words.split(","))
+
+
+@pytest.mark.gen_test
+async def test_every_metric_is_in_the_readme_and_no_other(fetch, app):
+    named = re.findall(r"^# TYPE (logsrv_\w+) ", await every_metric(fetch, app), re.MULTILINE)
+    assert {name.removesuffix("_info") for name in named} == {name.removesuffix("_info") for name in listed()}
 
 
 @pytest.mark.gen_test

@@ -1,5 +1,6 @@
 """Write the dashboard and the alert rules into a directory: ``python -m tornado_logsrv.dashboards DIRECTORY``."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,14 +8,23 @@ from pathlib import Path
 from . import FILES, read
 
 
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options. Exits with status 2 when they are wrong."""
+    parser = argparse.ArgumentParser(
+        "python -m tornado_logsrv.dashboards",
+        description=f"Writes {' and '.join(FILES)} into a directory: alerts for Prometheus, a dashboard for Grafana.",
+        epilog="exit status: 0 when they are written, 2 when they cannot be",
+    )
+    parser.add_argument("directory", metavar="DIRECTORY", type=Path, help="where to; it has to be there")
+    return parser.parse_args(arguments)
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Write FILES; the exit status: 0, 2 when it was called wrongly or they cannot be written."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        print("python -m tornado_logsrv.dashboards DIRECTORY", file=sys.stderr)
-        return 2
+    """Write FILES; the exit status: 0, 2 when they cannot be written."""
+    options = parse(arguments)
     try:
         for name in FILES:
-            path = Path(arguments[0]) / name
+            path = options.directory / name
             path.write_text(read(name), encoding="utf-8")
             print(path)
     except OSError as error:

@@ -16,19 +16,25 @@ from . import samples
 from .trial import Plan, Trial
 
 _DESCRIPTION = """\
-Starts log servers, loads them by HTTP, and kills, stops and freezes them and the MongoDB and Redis behind them, at
-random. Then it looks whether every record that was acknowledged is stored, or in quarantine, exactly once."""
+Starts log servers, loads them by HTTP, and kills, stops and freezes them and
+the MongoDB and Redis behind them, at random. Then it looks whether every record
+that was acknowledged is stored, or in quarantine, exactly once."""
 _EPILOG = """\
-The table has a row for each level of acknowledgement, one for requests whose answer was lost, one for each way to be
-refused. "memory, then killed" may be absent (that level does not survive kill -9); nothing may be duplicated.
+The table has a row for each level of acknowledgement, one for requests whose
+answer was lost, one for each way to be refused. "memory, then killed" may be
+absent (that level does not survive kill -9); nothing may be duplicated.
 
-  absent      neither stored nor in quarantine     lost     absent, and it must not be
-  duplicated  there under more than one _id        wrong    altered, in the wrong place, or there though refused
+  absent      neither stored nor in quarantine
+  lost        absent, and it must not be
+  duplicated  there under more than one _id
+  wrong       altered, in the wrong place, or there though refused
 
-A process that lived for a minute has a line that says what it took at the most, and by how many MiB an hour its memory
-grew over the second half of its life. For a soak: --seconds=3600 --fault_every=60 --instances=3.
+A process that lived for a minute has a line that says what it took at the most,
+and by how many MiB an hour its memory grew over the second half of its life.
+For a soak: --seconds=3600 --fault_every=60 --instances=3.
 
-Exit status: 0 when the promise was kept, 1 when it was not, 2 when something did not start, 130 when interrupted."""
+exit status: 0 when the promise was kept, 1 when it was not, 2 when something
+did not start, 130 when interrupted."""
 
 _FAULT_EVERY_HELP = """one fault at a time, each in turn, so far apart, and none that ends the first log server,
 whose memory can be watched then [many at a time]"""
