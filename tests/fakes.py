@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError
 
 from tornado_logsrv import leases, records, streams
 from tornado_logsrv.outcome import Outcome
+from tornado_logsrv.shares import Held
 
 Id = tuple[int, int]
 
@@ -290,6 +291,7 @@ class FakeStore:
     def __init__(self, data: StoreData) -> None:
         self._data = data
         self.wire = Wire()
+        self.held = Held()
         #: What becomes of the records of a write that is half done, in turn.
         self.fates = ["confirmed", "stored", "lost"]
         #: Whether a write that fails ends in an error that nobody has foreseen.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from bson import ObjectId
+from pymongo.errors import OperationFailure
 
 from tornado_logsrv import auth, readers, records, watch
 from tornado_logsrv.auth import Scope
@@ -546,3 +547,73 @@ def test_a_tenant_has_one_store_and_nobody_has_the_servers(app):
     assert app.store.of("") is app.store
     assert app.store.of("acme") is app.store.of("acme")
     assert [store.name for store in app.store.all] == ["logs", "logs_acme"]
+
+
+# A collection that cannot be written
+
+
+class TestBroken:
+    """The collection of one tenant refuses all, as MongoDB does who may not write there."""
+
+    @pytest.fixture
+    def options(self, options):
+        return dataclasses.replace(options, batch_size=5)
+
+    @pytest.fixture
+    def mend(self, app, monkeypatch):
+        """Let it be written again."""
+        now = [0.0]
+        app.store.held = app.store.held.__class__(lambda: now[0])
+        app.writer.held = app.store.held.indexes
+        app.writer._clock = lambda: now[0]
+
+        async def refuse():
+            raise OperationFailure("not authorized on logs_acme", 13)
+
+        monkeypatch.setattr(app.store.of("acme"), "prepare", refuse)
+
+        def mend():
+            monkeypatch.undo()
+            now[0] += 60
+
+        return mend
+
+    @pytest.mark.gen_test
+    async def test_it_holds_up_nobody_else_and_is_written_when_it_can_be(self, post, app, database, mend, caplog):
+        for n in range(12):
+            await post("acme", "/add-job", b"%d" % n)
+        for _ in range(3):
+            await post("all", "/add-job", b"1")
+            await post("beta", "/add-job", b"1")
+        for _ in range(4):
+            await app.writer.flush()
+        assert [database[name].count_documents({}) for name in ("logs", "logs_beta", "logs_acme")] == [3, 3, 0]
+        assert (app.writer.failures, app.unsettled, app.queue.floor) == (0, 12, 0)
+        assert caplog.text.count("cannot write to logs_acme") == 1
+        await post("acme", "/add-job", b"12")
+        mend()
+        await app.writer.flush()
+        await app.writer.flush()
+        assert [d["data"] for d in database["logs_acme"].find().sort("_id")] == [*range(13)]
+        assert (app.unsettled, app.queue.floor) == (0, 19)
+
+    @pytest.mark.gen_test
+    async def test_what_is_aside_is_kept_at_a_stop(self, post, app, mend):
+        for n in range(7):
+            await post(("acme", "beta")[n % 2], "/add-job", b"%d" % n)
+        for _ in range(3):
+            await app.writer.flush()
+        assert (len(app.queue), app.queue.in_flight) == (0, 4)
+        await app.writer.stop()
+        assert [place for place, _ in app.queue.unstored()] == [0, 2, 4, 6]
+        mend()
+
+    @pytest.mark.gen_test
+    async def test_it_may_fill_half_of_the_queue_and_no_more(self, post, app, mend, monkeypatch):
+        await post("acme", "/add-job", b"1")
+        await app.writer.flush()
+        monkeypatch.setattr(app.queue, "_max_bytes", 3 * app.queue.size_bytes)
+        await post("acme", "/add-job", b"1")
+        await post("acme", "/add-job", b"1", 503)
+        await post("all", "/add-job", b"1")
+        assert app.ledger.row("acme/jobs")["refused"] == 1

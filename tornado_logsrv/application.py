@@ -60,6 +60,7 @@ class LogApplication(tornado.web.Application):
         self.writer = BatchWriter(
             self.queue, store, self.ledger, interval_ms=options.flush_interval_ms, batch_size=options.batch_size
         )
+        self.writer.held = store.held.indexes
         self.backup = Backup(stream, segments, self.spool, self.queue)
         self.watch = Watch(Order(Path(options.data_dir)), self.queue.everything)
         self.backup.on_recovered = self._recovered
@@ -71,6 +72,7 @@ class LogApplication(tornado.web.Application):
         self.intake = Intake(
             self.queue, self.spool, self.journal, self.backup, self.writer, self.ledger, options.stored_timeout
         )
+        self.intake.is_held = lambda source: store.held.is_held(source.rpartition("/")[0])
         self.intake.on_taken = self.watch.accepted
         self.loop_lag = LoopLag()
         self.connections = Connections(options.max_connections, problems.whole_answer(_FULL))

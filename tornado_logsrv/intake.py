@@ -58,6 +58,8 @@ class Intake:
         self._ledger = ledger
         self._stored_timeout = stored_timeout
         self.closed = False
+        #: Whether the records of a source, which is a tenant's, wait for its collection.
+        self.is_held: Callable[[str], bool] = lambda source: False
         #: Called with records that have been taken, before they are acknowledged.
         self.on_taken: Callable[[Sequence[bytes]], None] = lambda records: None
         journal.put = self._put_entry
@@ -71,6 +73,11 @@ class Intake:
         """
         if not records:
             return Receipt(ack)
+        if self._queue.size_bytes > self._queue.max_bytes // 2 and self.is_held(source):
+            # The other half is for all others.
+            error = QueueFull(f"the records of {source} cannot be written, and half of the queue is full")
+            self._refused(source, len(records), error)
+            raise error
         if ack == "memory":
             self._take(records, source)
             return _MEMORY

@@ -9,9 +9,11 @@ class Outcome:
     """What became of a batch.
 
     ``unwritten``: indexes, ascending, of what is not confirmed and has to be written again, because of ``problem``.
+    ``own_fault``: that is so of this collection, while MongoDB can be used.
     ``quarantined``: index → reason of what was refused for good, and is in quarantine. All else is stored.
     """
 
     unwritten: Sequence[int] = ()
     quarantined: Mapping[int, str] = dataclasses.field(default_factory=dict)
     problem: str = ""
+    own_fault: bool = False

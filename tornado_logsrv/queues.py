@@ -11,7 +11,7 @@ from .errors import QueueFull
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Records taken from the queue for one write, and the place of each in the order of acceptance."""
+    """Records taken from the queue for one write, and the place of each in the order of acceptance, ascending."""
 
     records: list[bytes]
     places: Sequence[int]
@@ -95,7 +95,7 @@ class RecordQueue:
     @property
     def floor(self) -> int:
         """Every record whose place is less than this has been confirmed."""
-        heads = [min(batch.places) for batch in self._taken.values()]
+        heads = [batch.places[0] for batch in self._taken.values()]
         return min([self._head_place(), *heads])
 
     def _head_place(self) -> int:
@@ -187,9 +187,20 @@ class RecordQueue:
         if self._tickets:
             self._settle(batch, set(unwritten), quarantined or {})
 
+    def part(self, batch: Batch, indexes: Sequence[int]) -> tuple[Batch, Batch | None]:
+        """Cut ``batch`` in two, each of which ends by itself: what is at ``indexes``, and the rest, if there is one."""
+        del self._taken[id(batch)]
+        rest = sorted({*range(len(batch))} - {*indexes})
+        return self._some_of(batch, indexes), self._some_of(batch, rest) if rest else None
+
+    def _some_of(self, batch: Batch, indexes: Sequence[int]) -> Batch:
+        some = Batch([batch.records[index] for index in indexes], [batch.places[index] for index in indexes])
+        self._taken[id(some)] = some
+        return some
+
     def _return(self, kept: list[bytes], places: list[int]) -> None:
-        if kept and self._put_back and self._put_back[0] < places[0]:
-            # A batch that was taken earlier has been put back before this one: both go in by their places.
+        if kept and self._put_back and self._put_back[0] < places[-1]:
+            # Of a batch that was taken earlier, some have been put back before this one: both go in by their places.
             head = [self._records.popleft() for _ in self._put_back]
             merged = sorted(zip([*self._put_back, *places], [*head, *kept], strict=True))
             self._put_back.clear()

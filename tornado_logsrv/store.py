@@ -24,7 +24,7 @@ from .quarantine import Quarantine, Refusal, reason_of
 from .reading import RecordReader, reason
 from .records import apart, is_bad, timestamp_of
 from .retention import Retention
-from .shares import joined, share_out
+from .shares import Held, joined, share_out
 
 log = logging.getLogger("logsrv.store")
 
@@ -102,6 +102,7 @@ class RecordStore:
         safe = WriteConcern("majority", j=True)
         self._database = self._client.get_database(database, codec_options=codec, write_concern=safe)
         self._tenants: dict[str, RecordStore] = {}
+        self.held = Held()
         self._open(collection, query_timeout)
 
     def _open(self, collection: str, query_timeout: float) -> None:
@@ -186,7 +187,12 @@ class RecordStore:
             )
             for tenant, indexes in shares.items()
         ]
-        return joined(shares.values(), await asyncio.gather(*outcomes))
+        found = await asyncio.gather(*outcomes)
+        for tenant, outcome in zip(shares, found, strict=True):
+            if tenant and self.held.see(tenant, outcome):
+                name = self.of(tenant).name
+                log.warning("cannot write to %s, its records are kept and tried again: %s", name, outcome.problem)
+        return joined(shares.values(), found)
 
     async def _write(self, records: Sequence[bytes], bad: Sequence[int]) -> Outcome:
         good = sorted({*range(len(records))} - {*bad}) if bad else range(len(records))
@@ -195,7 +201,8 @@ class RecordStore:
             inserted = await self._insert(records, good)
         except PyMongoError as error:
             self.broken = isinstance(error, OperationFailure) and error.code == _INTERNAL_ERROR
-            return Outcome(range(len(records)), problem=reason(error))
+            own_fault = isinstance(error, OperationFailure)
+            return Outcome(range(len(records)), problem=reason(error), own_fault=own_fault)
         self.broken = False
         await self._note_seconds(records)
         if not bad and not inserted.refused:

@@ -24,6 +24,8 @@ BATCH_MAX_BYTES = 40_000_000
 #: Seconds of Retry-After while nothing is known of how fast the queue drains, and while it does not.
 RETRY_UNKNOWN = 5
 RETRY_MAX = 30
+#: How often it is looked whether what was put aside may be tried again.
+LOOK_ASIDE_SECONDS = 1.0
 
 
 class Sink(Protocol):
@@ -83,6 +85,10 @@ class BatchWriter:
         self.on_settled: Callable[[], None] = lambda: None
         #: Called, before that, with the records that are stored, and those in quarantine with the reasons.
         self.on_outcome: Callable[[Sequence[bytes], Mapping[bytes, str]], None] = lambda stored, quarantined: None
+        #: Which of some records are not to be written now, though others are; they wait aside, in their places.
+        self.held: Callable[[Sequence[bytes]], Sequence[int]] = lambda found: ()
+        self._aside: list[Batch] = []
+        self._look_aside_at = 0.0
         self._clock = clock
         self._backoff = backoff or Backoff(BACKOFF_FIRST, BACKOFF_MAX)
         self._ticks = PeriodicCallback(self.flush_soon, interval_ms)
@@ -105,6 +111,7 @@ class BatchWriter:
         self._end()
         if self._flush is not None:
             await asyncio.wait([self._flush])
+        self._put_back()
 
     def _end(self) -> None:
         self._stopping = True
@@ -120,6 +127,7 @@ class BatchWriter:
         if self._flush is not None:
             self._flush.cancel()
             await asyncio.wait([self._flush])
+        self._put_back()
 
     def offered(self) -> None:
         """Records have been put on the queue: starts a flush when a full batch waits."""
@@ -128,7 +136,8 @@ class BatchWriter:
 
     def flush_soon(self) -> None:
         """Start a flush, unless one runs, waits for its backoff, or there is nothing to write."""
-        if self._flush is None and self._retry is None and not self._stopping and len(self._queue):
+        waits = len(self._queue) or self._aside
+        if self._flush is None and self._retry is None and not self._stopping and waits:
             self._flush = asyncio.ensure_future(self._run())
 
     async def flush(self) -> None:
@@ -160,10 +169,13 @@ class BatchWriter:
             await self._drain()
         finally:
             self._flush = None
-        if len(self._queue) >= self._batch_size or self._queue.awaited:
+        if len(self._queue) >= self._batch_size or (self._queue.awaited and len(self._queue)):
             self.flush_soon()
 
     async def _drain(self) -> None:
+        if self._aside and self._clock() >= self._look_aside_at:
+            self._look_aside_at = self._clock() + LOOK_ASIDE_SECONDS
+            self._put_back(lambda batch: len(self.held(batch.records)) < len(batch))
         left = len(self._queue)
         while left > 0 and not self._stopping:
             settled = await self._write_batch(min(left, self._batch_size))
@@ -173,7 +185,9 @@ class BatchWriter:
 
     async def _write_batch(self, count: int) -> int:
         """Write one batch; how many of its records are settled. None, and the writer must wait before the next."""
-        batch = self._queue.take(count, BATCH_MAX_BYTES)
+        batch, aside = self._take(count)
+        if batch is None:
+            return aside
         before, began = self._queue.size_bytes, self._clock()
         outcome = Outcome(range(len(batch)), problem="the write was given up")
         try:
@@ -188,10 +202,30 @@ class BatchWriter:
         self.batch_records.observe(len(batch))
         self.batch_seconds.observe(seconds)
         if len(outcome.unwritten) == len(batch):
-            self._failed(outcome.problem)
-            return 0
+            if not outcome.own_fault:
+                self._failed(outcome.problem)
+            return aside
         self._succeeded((before - self._queue.size_bytes) / max(seconds, 1e-6))
-        return len(batch) - len(outcome.unwritten)
+        return aside + len(batch) - len(outcome.unwritten)
+
+    def _take(self, count: int) -> tuple[Batch | None, int]:
+        """The next batch, and how many records before or among it were put aside."""
+        batch = self._queue.take(count, BATCH_MAX_BYTES)
+        held = self.held(batch.records)
+        if not held:
+            return batch, 0
+        aside, rest = self._queue.part(batch, held)
+        self._aside.append(aside)
+        return rest, len(aside)
+
+    def _put_back(self, whether: Callable[[Batch], bool] = lambda batch: True) -> None:
+        """Put those that are aside back into the queue, to their places."""
+        aside, self._aside = self._aside, []
+        for batch in aside:
+            if whether(batch):
+                self._queue.confirm(batch, range(len(batch)))
+            else:
+                self._aside.append(batch)
 
     def _settle(self, batch: Batch, outcome: Outcome) -> None:
         self._queue.confirm(batch, outcome.unwritten, outcome.quarantined)
