@@ -32,11 +32,11 @@ TRANSPORT = os.environ.get("LOGSRV_TEST_TRANSPORT", "httptools")
 class Servers:
     """MongoDB- and Redis-compatible servers that a test can stop, kill and start."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *extra: str, oplog: bool = False) -> None:
         self._loop = asyncio.new_event_loop()
         # A loop of its own in a thread of its own: the test may be in another one, as the browser's are.
         self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
-        self.mongo, self.mongo_url = embedded.mongodb(directory, ["--enable-test-commands"])
+        self.mongo, self.mongo_url = embedded.mongodb(directory, ["--enable-test-commands", *extra], oplog=oplog)
         self.redis, self.redis_url = embedded.redis(directory)
 
     def start(self, *children: embedded.Child) -> None:

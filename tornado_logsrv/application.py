@@ -13,6 +13,7 @@ from . import problems, readers, receivers
 from .backup import Backup
 from .config import Options
 from .errors import TooManyConnections
+from .feed import Feed
 from .gate import Gate
 from .handler import BaseHandler, NotFoundHandler
 from .health import Health
@@ -62,7 +63,11 @@ class LogApplication(tornado.web.Application):
         )
         self.writer.held = store.held.indexes
         self.backup = Backup(stream, segments, self.spool, self.queue)
-        self.watch = Watch(Order(Path(options.data_dir)), self.queue.everything)
+        self.ids = Ids()
+        self.new_ids = NewIds(self.ids)
+        self.watch = Watch(Order(Path(options.data_dir)), self.queue, self.ids)
+        self.feed = Feed(lambda place: self.store.changes.batches(place), self.watch)
+        self.watch.on_active, self.watch.on_idle = self.feed.start, self.feed.end
         self.backup.on_recovered = self._recovered
         self.writer.on_settled = self.backup.trim
         self.writer.on_outcome = self.watch.settled
@@ -93,8 +98,6 @@ class LogApplication(tornado.web.Application):
         self.waiting = Waiting()
         self._looks = PeriodicCallback(self.look, LOOK_SECONDS * 1000)
         self.metrics = readers.metrics.registry(self)
-        self.ids = Ids()
-        self.new_ids = NewIds(self.ids)
         self._in_progress: set[object] = set()
         self.whereabouts = readers.receipt.Whereabouts(self)
         self.stopping = False
@@ -112,6 +115,7 @@ class LogApplication(tornado.web.Application):
         self.look()
         self.loop_lag.stop()
         await self.health.stop()
+        await self.feed.stop()
         self.watch.order.close()
 
     def _recovered(self, found: list[bytes]) -> None:

@@ -180,8 +180,11 @@ class Child:
         self._pid_file.unlink(missing_ok=True)
 
 
-def mongodb(directory: Path, extra: Sequence[str] = (), port: int = 0) -> tuple[Child, str]:
-    """SecantusDB with its data under ``directory``, and its URL. Raises StartError when it is not installed."""
+def mongodb(directory: Path, extra: Sequence[str] = (), port: int = 0, oplog: bool = False) -> tuple[Child, str]:
+    """SecantusDB with its data under ``directory``, and its URL. Raises StartError when it is not installed.
+
+    With ``oplog`` it is a replica set of one, and has change streams.
+    """
     if importlib.util.find_spec("secantus") is None:
         raise StartError(_MISSING.format(what="MongoDB", option="mongo_url"))
     home = directory / "mongodb"
@@ -192,7 +195,8 @@ def mongodb(directory: Path, extra: Sequence[str] = (), port: int = 0) -> tuple[
     # --sync-on-commit: what it has confirmed outlives a kill -9. --standalone: no oplog, which halves the speed.
     # --config: without it, it takes whatever secantusd.toml it finds in the working or home directory.
     command = [sys.executable, "-m", "secantus", "--host", "127.0.0.1", "--port", str(port), "--config", str(config)]
-    command += ["--storage-path", str(home), "--standalone", "--sync-on-commit", "--log-level", "WARNING", *extra]
+    command += ["--storage-path", str(home), "--sync-on-commit", "--log-level", "WARNING", *extra]
+    command += [] if oplog else ["--standalone"]
     return Child(
         "mongodb", directory, command, ("127.0.0.1", port)
     ), f"mongodb://127.0.0.1:{port}/?directConnection=true"

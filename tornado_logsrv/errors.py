@@ -22,6 +22,8 @@ LogsrvError
 │       ├── TooManyWatchers     there are as many tails as there may be
 │       ├── TooManyConnections  there are as many connections as there may be
 │       └── StoredTimeout       taken and kept, but not confirmed by MongoDB in time
+├── ChangesLost                 MongoDB cannot tell any more all that has been stored meanwhile
+├── NoChangeStreams             MongoDB cannot tell at all what others store
 └── LeaseHeld                   another live process has this one's name
 """
 
@@ -126,6 +128,14 @@ class JournalUnavailable(Unavailable):
 
 class StoredTimeout(Unavailable):
     """The records are taken and kept, but MongoDB has not confirmed them in the time there was to wait."""
+
+
+class ChangesLost(LogsrvError):
+    """Some of what has been stored meanwhile will not be told."""
+
+
+class NoChangeStreams(LogsrvError):
+    """This MongoDB does not tell what others store: a standalone server, or a user who may not know."""
 
 
 class LeaseHeld(LogsrvError):

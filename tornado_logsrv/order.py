@@ -1,6 +1,7 @@
 """The order in which this server has shown records to those who watch: their ids, numbered, in memory and in files.
 
     <data_dir>/tail-<name>-<number of the first>.ids      12 bytes an id, one after the other
+    <data_dir>/tail-<name>.place                          how far what other servers store has got into it
 
 A number, with the name of the order, says exactly what a watcher has seen, also to the next process on the same data
 directory: an id is in the file before anybody is shown its record, and before it can be stored. Written, not synced:
@@ -18,12 +19,19 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
+from bson.errors import BSONError
+
+from . import places
+from .places import Place
+
 log = logging.getLogger("logsrv.tail")
 
 #: Ids of one file. There are two: one that is full, and the one that is written to.
 KEEP = 1 << 19
 #: An order that nobody has needed for so many seconds is forgotten.
 FORGET_SECONDS = 3600
+#: In place of an id: here an unknown number of records is missing.
+HOLE = bytes(12)
 _ID_BYTES = 12
 _FILE = re.compile(r"tail-([0-9a-f]{14})-([0-9]{18})\.ids")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -45,6 +53,9 @@ class Order:
         self._ids = bytearray()
         #: The numbers of the first id of each file.
         self._starts = [0]
+        #: All that other servers have stored before it is in the order; None when nothing is known of them.
+        self.place: Place | None = None
+        self._kept_place: Place | None = None
 
     @property
     def first(self) -> int:
@@ -63,6 +74,7 @@ class Order:
             if not found or not found[-1][1].startswith(self._boot) or _age(found[-1][0]) > FORGET_SECONDS:
                 return False
             self._read(found)
+            self._read_place()
         except OSError as error:
             log.warning("the tail's order cannot be read, and begins anew: %s", error)
             self._begin()
@@ -88,6 +100,30 @@ class Order:
         os.truncate(found[-1][0], whole)
         self._file = open(found[-1][0], "ab", buffering=0)  # noqa: SIM115
 
+    def _read_place(self) -> None:
+        try:
+            self.place = self._kept_place = places.decode(self._place_path.read_bytes())
+        except (FileNotFoundError, BSONError, KeyError):
+            self.place = None
+
+    @property
+    def _place_path(self) -> Path:
+        return self._directory / f"tail-{self.name}.place"
+
+    def keep_place(self) -> None:
+        """Write down ``place``, behind the ids that are before it."""
+        if self._file is None or self.place is None or self.place == self._kept_place:
+            return
+        try:
+            replaced = self._place_path.with_suffix(".new")
+            with open(replaced, "wb", opener=_private) as file:
+                file.write(self.place.encode())
+            # Whole, or as it was before.
+            os.replace(replaced, self._place_path)
+            self._kept_place = self.place
+        except OSError as error:
+            self._do_without(error)
+
     def append(self, ids: Collection[bytes]) -> None:
         """Number ``ids``. A disk that takes no more is logged: the order is then good for this process only."""
         data = b"".join(ids)
@@ -95,13 +131,16 @@ class Order:
             if self._on_disk:
                 self._write(data)
         except OSError as error:
-            log.warning("the tail's order cannot be written; watchers cannot go on after a restart: %s", error)
-            self.close()
-            self._remove()
-            self._on_disk = False
+            self._do_without(error)
         self._ids += data
         if self.end - self._starts[-1] >= self._keep:
             self._turn()
+
+    def _do_without(self, error: OSError) -> None:
+        log.warning("the tail's order cannot be written; watchers cannot go on after a restart: %s", error)
+        self._end_file()
+        self._remove()
+        self._on_disk = False
 
     def _write(self, data: bytes) -> None:
         if self._file is None:
@@ -114,7 +153,7 @@ class Order:
 
     def _turn(self) -> None:
         """Begin the next file, and forget the last but one."""
-        self.close()
+        self._end_file()
         self._starts.append(self.end)
         if len(self._starts) > 2:
             first, second = self._starts[:2]
@@ -128,11 +167,14 @@ class Order:
         data = bytes(self._ids[start : start + count * _ID_BYTES])
         return [data[at : at + _ID_BYTES] for at in range(0, len(data), _ID_BYTES)]
 
-    def find(self, record_id: bytes) -> int:
-        """The number of ``record_id``; where it is not known, the lowest there is."""
-        at = self._ids.find(record_id)
+    def find(self, record_id: bytes, number: int = 0) -> int:
+        """The number of ``record_id``, looked for from ``number`` on; where it is not known, the lowest there is."""
+        start = max(number - self.first, 0) * _ID_BYTES
+        at = self._ids.find(record_id, start)
         while at % _ID_BYTES and at >= 0:
             at = self._ids.find(record_id, at + 1)
+        if at < 0 and start:
+            return self.find(record_id)
         return self.first + max(at, 0) // _ID_BYTES
 
     def touch(self) -> None:
@@ -143,16 +185,20 @@ class Order:
 
     def forget(self) -> None:
         """Begin anew: numbers given so far mean nothing from here on."""
-        self.close()
+        self._end_file()
         self._remove()
         self._begin()
 
     def _remove(self) -> None:
-        for path, _, _ in self._found():
+        for path in [*(path for path, _, _ in self._found()), *self._directory.glob("tail-*.place")]:
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the file; all stays for the next process."""
+        """Close the files; all stays for the next process."""
+        self.keep_place()
+        self._end_file()
+
+    def _end_file(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None

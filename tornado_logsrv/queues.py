@@ -221,6 +221,12 @@ class RecordQueue:
         """Every record accepted and not confirmed: what is in a write, then the deque."""
         return [*itertools.chain.from_iterable(batch.records for batch in self._taken.values()), *self._records]
 
+    def oldest(self) -> bytes | None:
+        """The first of them; None when there is none."""
+        for batch in self._taken.values():
+            return batch.records[0]
+        return self._records[0] if self._records else None
+
     def newest_first(self, count: int) -> Iterator[list[bytes]]:
         """The unstored records in lists of about ``count``, from the newest on, those in a write in the last one.
 

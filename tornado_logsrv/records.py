@@ -71,7 +71,8 @@ class Ids:
 
     def __init__(self, clock: Clock = time.time, process: bytes | None = None) -> None:
         self._clock = clock
-        self._process = os.urandom(5) if process is None else process
+        #: The five bytes in the midst of all of them.
+        self.process = os.urandom(5) if process is None else process
         self._second = 0
         self._prefix = b""
         self._count = 0
@@ -103,7 +104,7 @@ class Ids:
 
     def _start_second(self, second: int) -> None:
         self._second = second
-        self._prefix = second.to_bytes(4, "big") + self._process
+        self._prefix = second.to_bytes(4, "big") + self.process
         self._count = 0
 
 

@@ -17,6 +17,7 @@ from motor.motor_tornado import MotorClient
 from pymongo import ASCENDING, InsertOne, WriteConcern
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
+from .changes import Changes
 from .errors import StartError
 from .occupancy import HOUR_MS, Occupancy
 from .outcome import Outcome
@@ -112,6 +113,7 @@ class RecordStore:
         self.retention = Retention(self._records, self._ranges_up, self.find_out)
         self.reader = RecordReader(self._records, self.prepare, query_timeout)
         self._query_timeout = query_timeout
+        self.changes = Changes(self._client, self._records)
         self._prepared = self._known = False
         #: Whether the server said of the last write that something in it is broken, not of the records or the network.
         self.broken = False

@@ -14,8 +14,9 @@ comes back with it is shown what stands in the order from that number on, which 
   have (the server was killed between Redis and the order) is shown then.
 
 The records themselves are taken from ``recent`` (short gaps), else from the queue and MongoDB (long ones). An id of
-another server's order, or of one that is forgotten, is good for its time: its watcher is shown what is stored since a
-little before, so a record may come a second time, with the same ``_id``.
+another server's order, or of one that is forgotten, is good for its time, that of MongoDB's clock by which all that
+others had stored was in that order: its watcher is shown what was stored since a little before, from the order if it
+has all of it (moments.py), so a record may come a second time, with the same ``_id``.
 
 While nobody has watched for an hour nothing is noted, and a batch costs one look at a flag. While somebody does, a
 record is decoded once, each distinct query evaluated once and each event encoded once, however many watch; all that
@@ -25,29 +26,18 @@ happens after the record's acknowledgement, in slices that leave the loop to the
 import asyncio
 import collections
 import contextlib
-import dataclasses
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-import bson
-from bson.codec_options import CodecOptions, DatetimeConversion
+from . import events, records
+from .order import FORGET_SECONDS, HOLE, Order
+from .others import Others
+from .places import Place
+from .queues import RecordQueue
+from .recent import Entry, Recent
+from .records import Clock, Ids
+from .watchers import Group, Wanted, Watcher
 
-from . import jsontext, records
-from .binding import UNBOUND, Binding
-from .order import FORGET_SECONDS, Order
-from .query import Query
-from .records import Clock
-
-Document = dict[str, Any]
-#: What sends bytes to a client: the future is done when there is room for more, and fails when the client has gone.
-Send = Callable[[bytes], "asyncio.Future[None]"]
-
-#: Bytes that wait for one slow watcher at the most.
-BUFFER_BYTES = 1 << 20
-#: What is at hand for short gaps, and to know what was shown to whom.
-RECENT_BYTES = 16 << 20
-RECENT_COUNT = 100_000
 #: Records that wait to be told at the most: beyond that, they come faster than they can be shown.
 UNTOLD_COUNT = 20_000
 UNTOLD_BYTES = 64 << 20
@@ -55,174 +45,64 @@ UNTOLD_BYTES = 64 << 20
 SLICE_SECONDS = 0.02
 PACE_SECONDS = 0.05
 HEARTBEAT_SECONDS = 15.0
+#: How often it is written down how far MongoDB has told.
+KEEP_SECONDS = 1.0
 #: A watcher comes back after so many milliseconds, unless it knows better.
 RETRY_MS = 1000
-
-_CODEC: CodecOptions[Document] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class Entry:
-    """One record that is or will be shown, and to which groups it was. ``reason``: why it is in quarantine."""
-
-    id: bytes
-    record: bytes
-    stored: bool
-    told: bool = False
-    reason: str | None = None
-    groups: "list[Group]" = dataclasses.field(default_factory=list)
-
-    @property
-    def settled(self) -> bool:
-        """Whether it is stored or in quarantine."""
-        return self.stored or self.reason is not None
-
-    def settle(self, reason: str | None) -> None:
-        """It is stored or, for a ``reason``, in quarantine."""
-        self.stored, self.reason = reason is None, reason
-
-
-@dataclasses.dataclass(frozen=True)
-class Wanted:
-    """What somebody watches for: what ``query`` selects of the records that ``binding`` lets them see."""
-
-    query: Query
-    binding: Binding = UNBOUND
-
-    @property
-    def text(self) -> str:
-        """What tells it from others."""
-        return self.binding.of_whom + self.query.text
-
-    def matches(self, document: Document, now_ms: int) -> bool:
-        """Whether this record is to be shown."""
-        return self.binding.sees_document(document) and self.query.matches(document, now_ms)
-
-    def sees(self, record: bytes) -> bool:
-        """Whether this record may be shown."""
-        return self.binding.sees(record)
-
-
-@dataclasses.dataclass(eq=False)
-class Group:
-    """The watchers of one query, and what they are sent next; ``members`` counts also those who have not joined yet."""
-
-    query: Wanted
-    members: int = 0
-    watchers: "set[Watcher]" = dataclasses.field(default_factory=set)
-    events: list[bytes] = dataclasses.field(default_factory=list)
-    count: int = 0
-    settled: dict[bytes, str | None] = dataclasses.field(default_factory=dict)
-
-    def take(self) -> bytes:
-        """What is to be sent."""
-        chunk = b"".join(self.events) + fates(self.settled)
-        self.events, self.count, self.settled = [], 0, {}
-        return chunk
-
-
-class Watcher:
-    """One client. What it does not take at once waits, up to a bound; of what comes beyond it is told how many."""
-
-    def __init__(self, query: Wanted, send: Send, end: Callable[[], None]) -> None:
-        """``end`` is called, once, when the server has nothing more to say."""
-        self.query = query
-        self.end = end
-        self._send = send
-        self._sending = False
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
-        self._missed = 0
-        self._missed_to = b""
-
-    def offer(self, chunk: bytes, count: int, position: bytes) -> None:
-        """Send ``chunk``, which has ``count`` records and ends at ``position``, now or when there is room."""
-        if not self._sending:
-            self._begin(chunk)
-        elif self._missed or self._waiting_bytes + len(chunk) > BUFFER_BYTES:
-            self.miss(count, position)
-        else:
-            self._waiting.append(chunk)
-            self._waiting_bytes += len(chunk)
-
-    def miss(self, count: int, position: bytes) -> None:
-        """``count`` records up to ``position`` will not be shown; it is told as soon as it takes more."""
-        self._missed += count
-        self._missed_to = position
-        if not self._sending:
-            self._go_on()
-
-    def _begin(self, chunk: bytes) -> None:
-        done = self._send(chunk)
-        if not done.done():
-            self._sending = True
-            done.add_done_callback(self._sent)
-
-    def _sent(self, done: "asyncio.Future[None]") -> None:
-        if done.cancelled() or done.exception() is not None:
-            # It has gone, and is forgotten by whoever noticed.
-            return
-        self._sending = False
-        if self._waiting or self._missed:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        chunk = b"".join(self._waiting)
-        if self._missed:
-            chunk += event("missed", {"missed": self._missed}, self._missed_to)
-        self._waiting, self._waiting_bytes, self._missed = [], 0, 0
-        self._begin(chunk)
 
 
 class Watch:
     """Shows every record, once, to everybody who watches for it."""
 
-    def __init__(self, order: Order, unstored: Callable[[], Sequence[bytes]], clock: Clock = time.monotonic) -> None:
-        """``unstored`` gives all records that are taken and not settled, the oldest first."""
+    def __init__(self, order: Order, queue: RecordQueue, ids: Ids, clock: Clock = time.monotonic) -> None:
+        """``queue`` has all records that are taken and not settled; ``ids`` makes the ids of this process."""
         self.order = order
-        self._unstored = unstored
+        self._queue = queue
         self._clock = clock
+        self.others = Others(ids)
         self._groups: dict[str, Group] = {}
-        self._recent: collections.OrderedDict[bytes, Entry] = collections.OrderedDict()
-        self._recent_bytes = 0
+        #: What is at hand for short gaps.
+        self.recent = Recent()
         self._untold: collections.deque[Entry] = collections.deque()
         self._untold_bytes = 0
-        self._shown_before: set[bytes] = set()
-        #: Whether records that are not settled have left ``recent``: whom they were shown to is not known then.
-        self._unknown = False
-        self._unsettled = 0
+        self._lowest = 0
+        #: Whether the order goes on and nothing is known of what other servers have stored meanwhile.
+        self._blind = False
+        self._kept_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._next_at = 0.0
         self._beat: asyncio.TimerHandle | None = None
         self._watched_until = 0.0
         self._settling: list[dict[bytes, str | None]] = []
-        #: Whether records of other servers are found, a moment after they are stored.
-        self.follows_others = False
         #: Whether records are noted: somebody watches, or did within the hour.
         self.active = False
         self.closed = False
         #: All who watch, those who are still shown what they missed among them.
         self.watchers: set[Watcher] = set()
-        #: Called when the first one comes, and when the last one has gone.
-        self.on_first: Callable[[], None] = lambda: None
-        self.on_last: Callable[[], None] = lambda: None
+        #: Called when records of other servers are wanted, from the order's place on or from a second, and when not.
+        self.on_active: Callable[[int | None], None] = lambda second: None
+        self.on_idle: Callable[[], None] = lambda: None
 
     # The life
 
     def resume(self) -> None:
         """Go on with the order of the process before, if somebody may still want it: before anything is read back."""
         if self.order.resume():
-            self._shown_before = set(self.order.read(self.order.first, self.order.end))
-            self._activate()
+            self.others.echoes.resume(self.order.read(self.order.first, self.order.end))
+            self._blind = self.order.place is None
+            self._activate(None)
 
     def read_back(self) -> None:
         """All that earlier processes have left has been read back."""
-        self._shown_before = set()
+        self.others.read_back()
 
-    def _activate(self) -> None:
+    def _activate(self, second: int | None) -> None:
         if not self.active:
             # All that is not settled has its place in the order, so that nothing falls between queue and store.
-            self.order.append([records.id_of(record) for record in self._unstored()])
+            unsettled = [records.id_of(record) for record in self._queue.everything()]
+            self.order.append(unsettled)
+            self.others.begin(unsettled, second, self.unsettled_from())
+            self.on_active(second)
         self.active = True
         self._watched_until = self._clock() + FORGET_SECONDS
         if self._beat is None:
@@ -234,23 +114,23 @@ class Watch:
         if self.watchers:
             self._watched_until = now + FORGET_SECONDS
             self.order.touch()
+            self.order.keep_place()
         elif now >= self._watched_until:
             self._deactivate()
             return
-        # An event without data: nothing happens, but it is known how far all has been seen.
-        chunk = b"id: %b\n:\n\n" % self.position()
+        chunk = events.passed(self.position())
         for group in self._groups.values():
-            for watcher in group.watchers:
-                watcher.offer(chunk, 0, b"")
+            group.offer(chunk, 0, b"")
 
     def _deactivate(self) -> None:
         self.active = False
         self._stop_timers()
+        self.on_idle()
+        self.others.end()
         self.order.forget()
-        self._recent.clear()
-        self._recent_bytes = self._unsettled = 0
+        self.recent.clear()
         self._untold.clear()
-        self._unknown = False
+        self._untold_bytes = 0
 
     def _stop_timers(self) -> None:
         for timer in (self._timer, self._beat):
@@ -264,18 +144,20 @@ class Watch:
         if self._untold:
             self._tell()
         self._stop_timers()
+        self.on_idle()
         for watcher in list(self.watchers):
             watcher.end()
 
     # Who watches
 
-    def come(self, watcher: Watcher) -> None:
-        """Somebody watches; what they are shown begins with ``join``."""
-        if not self.watchers:
-            self.on_first()
+    def come(self, watcher: Watcher, second: int | None = None) -> None:
+        """Somebody watches; what they are shown begins with ``join``.
+
+        ``second``, of MongoDB's clock: since when he would like to know what other servers have stored.
+        """
         self.watchers.add(watcher)
         self._group(watcher.query).members += 1
-        self._activate()
+        self._activate(second)
 
     def join(self, watcher: Watcher) -> None:
         """Show ``watcher`` what has not been told to anybody yet, and all that follows."""
@@ -291,8 +173,6 @@ class Watch:
         group.members -= 1
         if not group.members:
             del self._groups[watcher.query.text]
-        if not self.watchers:
-            self.on_last()
 
     def _group(self, query: Wanted) -> Group:
         group = self._groups.get(query.text)
@@ -311,48 +191,32 @@ class Watch:
         """Records of an earlier process, or of a server that is no more, have been read back."""
         if not self.active:
             return
+        echoes = self.others.echoes
         for record in found:
             record_id = records.id_of(record)
-            if record_id in self._shown_before and record_id not in self._recent:
-                self._remember(Entry(record_id, record, stored=False, told=True))
-        self.accepted([record for record in found if records.id_of(record) not in self._shown_before])
-
-    def found(self, documents: Iterable[tuple[bytes, bytes]]) -> None:
-        """Other servers have stored these: ids, and BSON documents."""
-        if self.active:
-            self._enter(documents, stored=True)
+            if echoes.was_before(record_id) and record_id not in self.recent:
+                self.recent.add(Entry(record_id, record, stored=False, told=True))
+                echoes.expect([record_id])
+        self.accepted([record for record in found if not echoes.was_before(records.id_of(record))])
 
     def _enter(self, found: Iterable[tuple[bytes, bytes]], stored: bool) -> None:
         fresh: dict[bytes, bytes] = {}
         for record_id, record in found:
-            if record_id not in self._recent and not records.is_bad(record):
+            if record_id not in self.recent and not records.is_bad(record):
                 fresh[record_id] = record
         if not fresh:
             return
         self.order.append(fresh)
+        if not stored:
+            self.others.echoes.expect(fresh)
         for record_id, record in fresh.items():
             entry = Entry(record_id, record, stored)
-            self._remember(entry)
+            self.recent.add(entry)
             self._untold.append(entry)
             self._untold_bytes += len(record)
         if len(self._untold) > UNTOLD_COUNT or self._untold_bytes > UNTOLD_BYTES:
             self._skip()
         self._tell_soon()
-
-    def _remember(self, entry: Entry) -> None:
-        recent = self._recent
-        recent[entry.id] = entry
-        self._recent_bytes += len(entry.record)
-        self._unsettled += not entry.settled
-        while self._recent_bytes > RECENT_BYTES or len(recent) > RECENT_COUNT:
-            oldest = next(iter(recent.values()))
-            if not oldest.told:
-                break
-            del recent[oldest.id]
-            self._recent_bytes -= len(oldest.record)
-            if not oldest.settled:
-                self._unsettled -= 1
-                self._unknown = True
 
     def settled(self, stored: Sequence[bytes], quarantined: Mapping[bytes, str]) -> None:
         """Records have left the queue: they are stored, or, for the given reasons, in quarantine."""
@@ -362,25 +226,58 @@ class Watch:
             self._settle(record, None)
         for record, reason in quarantined.items():
             self._settle(record, reason)
-        self._unknown = self._unknown and self._unsettled > 0
+            self.others.echoes.give_up(records.id_of(record))
+        self.recent.look_again()
         self._tell_soon()
 
     def _settle(self, record: bytes, reason: str | None) -> None:
         record_id = records.id_of(record)
         for settled in self._settling:
             settled[record_id] = reason
-        entry = self._recent.get(record_id)
+        entry = self.recent.get(record_id)
         if entry is None:
-            every = self._groups.values() if self._unknown else ()
+            every = self._groups.values() if self.recent.forgetful else ()
             groups = [group for group in every if group.query.sees(record)]
         elif entry.settled:
             return
         else:
-            entry.settle(reason)
-            self._unsettled -= 1
+            self.recent.settle(entry, reason)
             groups = entry.groups
         for group in groups:
             group.settled[record_id] = reason
+
+    # What other servers store
+
+    def find(self, stored: Iterable[tuple[bytes, bytes]], place: Place, whole: bool) -> None:
+        """MongoDB tells of these, ids and documents, by whomever they are; all before ``place`` has been told.
+
+        ``whole``: it knew of no more when it was asked.
+        """
+        if not self.active:
+            return
+        if self._blind:
+            self.lose()
+        self._enter(self.others.news(stored), stored=True)
+        self.others.seen(place, whole, self.unsettled_from())
+        self.order.place = place
+        if self._clock() - self._kept_at >= KEEP_SECONDS:
+            self.order.keep_place()
+            self._kept_at = self._clock()
+
+    def lose(self) -> None:
+        """Some of what other servers have stored will not be shown; nobody knows how much."""
+        if self.active:
+            self._blind = False
+            self.others.lost()
+            self.order.place = None
+            self.order.append([HOLE])
+            self._untold.append(Entry(HOLE, b"", stored=True))
+            self._tell_soon()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether so much waits to be told that more had better come later."""
+        return len(self._untold) > UNTOLD_COUNT // 2 or self._untold_bytes > UNTOLD_BYTES // 2
 
     # Telling
 
@@ -391,7 +288,8 @@ class Watch:
 
     def position(self, number: int | None = None) -> bytes:
         """What a watcher comes back with that has been shown all before ``number`` (none: all that has been told)."""
-        return b"%b.%d.%d" % (self.order.name.encode(), self.told if number is None else number, time.time() * 1000)
+        moment_ms = self.others.seen_ms if self.others.follows else int(time.time() * 1000)
+        return b"%b.%d.%d" % (self.order.name.encode(), self.told if number is None else number, moment_ms)
 
     def _tell_soon(self) -> None:
         if self._timer is None and not self.closed:
@@ -406,7 +304,7 @@ class Watch:
             self._tell_one(self._next_untold(), now_ms)
         position = self.position()
         for group in list(self._groups.values()):
-            self._send(group, position)
+            group.send(position)
         loop = asyncio.get_running_loop()
         self._next_at = loop.time() + max(PACE_SECONDS, 2 * (self._clock() - began))
         if self._untold:
@@ -415,33 +313,29 @@ class Watch:
     def _tell_one(self, entry: Entry, now_ms: int) -> None:
         if not self._groups:
             return
-        document: Document = bson.decode(entry.record, _CODEC)
+        if entry.id == HOLE:
+            hole = events.missed(None, self.position())
+            for group in self._groups.values():
+                group.add(hole)
+            return
+        document = events.decode(entry.record)
         shown = b""
         for group in self._groups.values():
             if group.query.matches(document, now_ms):
-                shown = shown or record_event(document, entry.stored, self.position())
-                group.events.append(shown)
-                group.count += 1
+                shown = shown or events.record_event(document, entry.stored, self.position())
+                group.add(shown)
                 entry.groups.append(group)
                 if entry.reason is not None:
                     group.settled[entry.id] = entry.reason
 
-    def _send(self, group: Group, position: bytes) -> None:
-        count = group.count
-        chunk = group.take()
-        if chunk:
-            for watcher in list(group.watchers):
-                watcher.offer(chunk, count, position)
-
     def _skip(self) -> None:
         """Records come faster than they can be shown: say so in place of the older half of them."""
-        skipped = [self._next_untold().record for _ in range(len(self._untold) // 2)]
+        skipped = [self._next_untold() for _ in range(len(self._untold) // 2)]
         position = self.position()
         for group in list(self._groups.values()):
-            self._send(group, position)
-            if count := sum(map(group.query.sees, skipped)):
-                for watcher in list(group.watchers):
-                    watcher.miss(count, position)
+            group.send(position)
+            if count := sum(entry.id == HOLE or group.query.sees(entry.record) for entry in skipped):
+                group.miss(count, position)
 
     def _next_untold(self) -> Entry:
         entry = self._untold.popleft()
@@ -451,18 +345,14 @@ class Watch:
 
     # For those who are shown what they missed
 
-    def at_hand(self, ids: Collection[bytes]) -> dict[bytes, Entry]:
-        """The entries of those of ``ids`` that are recent."""
-        return {record_id: self._recent[record_id] for record_id in ids if record_id in self._recent}
-
     def follow(self, entry: Entry, query: Wanted) -> None:
         """Those who watch for ``query`` are to be told what becomes of ``entry``, which is not settled."""
-        if entry.id not in self._recent:
+        if entry.id not in self.recent:
             entry.told = True
-            self._remember(entry)
-        group, groups = self._group(query), self._recent[entry.id].groups
-        if group not in groups:
-            groups.append(group)
+            self.recent.add(entry)
+        group, kept = self._group(query), self.recent.get(entry.id)
+        if kept is not None and group not in kept.groups:
+            kept.groups.append(group)
 
     @contextlib.contextmanager
     def settling(self) -> Iterator[dict[bytes, str | None]]:
@@ -477,29 +367,6 @@ class Watch:
 
     def unsettled_from(self) -> int:
         """All that is not settled has this number or a higher one."""
-        unstored = self._unstored()
-        return self.order.find(records.id_of(unstored[0])) if unstored else self.order.end
-
-
-def decode(record: bytes) -> Document:
-    """A record as queries and events take it."""
-    return bson.decode(record, _CODEC)
-
-
-def event(name: str, value: Any, position: bytes = b"") -> bytes:
-    """One event of the stream (HTML standard, "Server-sent events")."""
-    place = b"id: %b\n" % position if position else b""
-    return b"%bevent: %b\ndata: %b\n\n" % (place, name.encode(), jsontext.write(value))
-
-
-def fates(settled: Mapping[bytes, str | None]) -> bytes:
-    """The events that tell what became of records: stored or, for a reason, in quarantine; none when there are none."""
-    stored = [record_id.hex() for record_id, reason in settled.items() if reason is None]
-    refused = [{"id": record_id.hex(), "reason": reason} for record_id, reason in settled.items() if reason is not None]
-    events = [event("stored", {"ids": stored})] if stored else []
-    return b"".join([*events, *(event("quarantined", each) for each in refused)])
-
-
-def record_event(document: Document, stored: bool, position: bytes) -> bytes:
-    """The event that shows a record."""
-    return event("record", {**document, "state": "stored" if stored else "queued"}, position)
+        oldest = self._queue.oldest()
+        self._lowest = self.order.end if oldest is None else self.order.find(records.id_of(oldest), self._lowest)
+        return self._lowest

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.tails import Tail, until
-from tornado_logsrv import records, watch
+from tornado_logsrv import recent, records, watch, watchers
 from tornado_logsrv.config import Options
 from tornado_logsrv.outcome import Outcome
 from tornado_logsrv.store import RecordStore
@@ -107,7 +107,7 @@ async def test_who_comes_back_is_shown_what_came_meanwhile_and_that_once(tail, p
 
 @pytest.mark.gen_test
 async def test_a_long_gap_is_filled_from_the_queue_and_from_mongodb(tail, post, app, monkeypatch):
-    monkeypatch.setattr(watch, "RECENT_COUNT", 3)
+    monkeypatch.setattr(recent, "MAX_COUNT", 3)
     first = await tail()
     await post()
     await until(lambda: first.ids)
@@ -209,7 +209,7 @@ async def test_a_watcher_that_has_gone_is_forgotten_at_once(tail, post, app):
 async def test_without_watchers_nothing_is_noted(post, app):
     await post()
     await app.writer.flush()
-    assert (app.watch.order.end, len(app.watch._recent)) == (0, 0)
+    assert (app.watch.order.end, len(app.watch.recent)) == (0, 0)
 
 
 @pytest.mark.gen_test
@@ -243,7 +243,7 @@ async def test_a_heartbeat_says_how_far_all_has_been_seen(tail, post, app):
 
 @pytest.mark.gen_test(timeout=30)
 async def test_a_slow_watcher_is_told_how_many_it_missed_and_holds_up_nobody(tail, post, app, monkeypatch):
-    monkeypatch.setattr(watch, "BUFFER_BYTES", 64 * 1024)
+    monkeypatch.setattr(watchers, "BUFFER_BYTES", 64 * 1024)
     slow, quick = await tail(receive_bytes=65536), await tail()
     slow.go_on.clear()
     await post()

@@ -6,79 +6,32 @@ Both go in portions, each sent when the client has room for it, and each ends in
 """
 
 import asyncio
-import dataclasses
 import functools
-import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import TypeVar
 
-from bson import ObjectId
-
-from .. import records
+from .. import events, records
 from ..errors import QueryTimeout, StoreUnavailable
+from ..order import HOLE
 from ..queues import RecordQueue
 from ..reading import Document, Position, RecordReader, Selection, position_of
-from ..watch import Entry, Send, Wanted, Watch, Watcher, decode, event, fates, record_event
+from ..recent import Entry
+from ..watch import Watch
+from ..watchers import Send, Wanted, Watcher
+from .marks import Start
 
 #: Records of one portion.
 PORTION = 500
 #: So many records before a position may have been shown as queued: what became of them is told.
 CONFIRM = 5000
-#: Who comes with a position of another server is shown what is stored since so long before it.
-MARGIN_MS = 10_000
-#: MongoDB tells what other servers store a moment later: so long what was shown of it already is remembered.
-ECHO_SECONDS = 1.0
+#: Records that were shown as stored and may come again, as what MongoDB tells of other servers.
 _ECHOES = 20_000
 _LOOK_AGAIN_SECONDS = 1.0
 #: Records looked at before the loop turns to others.
 _LOOK_COUNT = 20_000
-#: A comment: it keeps the connection, and finds out whether there is one.
-_NOTHING = b":\n\n"
-_MARK = re.compile(r"([0-9a-f]{14})\.([0-9]{1,18})\.([0-9]{1,15})(?:~(-?[0-9]{1,15})\.([0-9a-f]{24}))?")
 
 T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """Where a watcher begins.
-
-    First what is stored from ``low`` (milliseconds) on, behind ``after``, if there is a ``low``; then the order from
-    ``number`` on. ``seen``: it has been shown what is before ``number``, and may not know what became of that.
-    """
-
-    number: int
-    low: int | None = None
-    after: Position | None = None
-    seen: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Mark:
-    """What the id of an event says: how far its watcher was, and when; ``after`` while it was shown what is stored."""
-
-    order: str
-    number: int
-    moment_ms: int
-    after: Position | None
-
-    def start(self, watch: Watch) -> Start:
-        """Where to go on. Of another server's order, or one that is forgotten, only the time is good."""
-        known = self.order == watch.order.name and self.number <= watch.order.end
-        number = self.number if known else watch.unsettled_from()
-        if self.after is not None:
-            return Start(number, self.after.timestamp_ms, self.after)
-        return Start(number, seen=True) if known else Start(number, self.moment_ms - MARGIN_MS)
-
-
-def read_mark(text: str) -> Mark | None:
-    """The mark of an event's id; None when no server has given it."""
-    match = _MARK.fullmatch(text)
-    if match is None:
-        return None
-    after = Position(int(match[4]), ObjectId(match[5])) if match[4] else None
-    return Mark(match[1], int(match[2]), int(match[3]), after)
 
 
 class Replay:
@@ -98,12 +51,26 @@ class Replay:
         with self._watch.settling() as settled:
             if start.seen:
                 await self._confirm(start.number)
+            number = start.number
             if start.low is not None:
-                await self._show_stored(start.low, start.after, start.number)
-            await self._show_order(start.number)
+                number = await self._show_before(start, start.low)
+            await self._show_order(number)
             # Nothing has been awaited since the last look at the order.
             self._watch.join(watcher)
-        watcher.offer(fates({each: reason for each, reason in settled.items() if each in self._queued}), 0, b"")
+        watcher.offer(events.fates({each: reason for each, reason in settled.items() if each in self._queued}), 0, b"")
+
+    async def _show_before(self, start: Start, low: int) -> int:
+        """Show what is stored since ``low``, where the order does not have it; the number to go on from."""
+        # What is stored while it is not followed yet would fall between the two.
+        while not await self._watch.others.known(_LOOK_AGAIN_SECONDS):
+            await self._send(events.NOTHING)
+        # MongoDB does not tell what others store of a tenant's records.
+        second = None if self._query.binding.tenant else start.second
+        covered = None if second is None else self._watch.others.number_at(second)
+        if covered is not None:
+            return min(covered, start.number)
+        await self._show_stored(low, start.after, start.number)
+        return start.number
 
     # What is stored
 
@@ -117,12 +84,11 @@ class Replay:
             # What this server has stored by now was in the order before that.
             later.update(self._watch.order.read(looked, self._watch.order.end - looked))
             looked = self._watch.order.end
-            await self._send(b"".join(self._stored_events(page.documents, later, number)) or _NOTHING)
+            await self._send(b"".join(self._stored_events(page.documents, later, number)) or events.NOTHING)
             after = page.next
             if after is None:
                 break
-        if self._watch.follows_others:
-            await asyncio.sleep(ECHO_SECONDS)
+        await self._watch.others.heard()
 
     def _stored_events(self, documents: list[Document], later: set[bytes], number: int) -> Iterator[bytes]:
         for document in documents:
@@ -130,10 +96,10 @@ class Replay:
             if place is not None and place.id.binary not in later:
                 self._note_echo(place.id.binary)
                 behind = b"%b~%d.%b" % (self._watch.position(number), place.timestamp_ms, str(place.id).encode())
-                yield record_event(document, True, behind)
+                yield events.record_event(document, True, behind)
 
     def _note_echo(self, record_id: bytes) -> None:
-        if self._watch.follows_others:
+        if self._watch.others.follows:
             self._echoes[record_id] = None
             if len(self._echoes) > _ECHOES:
                 del self._echoes[next(iter(self._echoes))]
@@ -144,27 +110,29 @@ class Replay:
         watch = self._watch
         while number < watch.told:
             if number < watch.order.first:
-                await self._send(event("missed", {"missed": watch.order.first - number}, watch.position(number)))
+                await self._send(events.missed(watch.order.first - number, watch.position(number)))
                 number = watch.order.first
             ids = watch.order.read(number, min(PORTION, watch.told - number))
             found = await self._find(ids)
-            events = b"".join(self._events(ids, found, number))
+            chunk = b"".join(self._events(ids, found, number))
             number += len(ids)
-            await self._send(events + b"id: %b\n:\n\n" % watch.position(number))
+            await self._send(chunk + events.passed(watch.position(number)))
 
     def _events(self, ids: list[bytes], found: Mapping[bytes, Entry], number: int) -> Iterator[bytes]:
         now_ms = _now_ms()
         for behind, record_id in enumerate(ids, number + 1):
+            if record_id == HOLE:
+                yield events.missed(None, self._watch.position(behind))
             entry = found.get(record_id)
             if entry is None or record_id in self._echoes:
                 continue
-            document = decode(entry.record)
+            document = events.decode(entry.record)
             if self._query.matches(document, now_ms):
-                yield record_event(document, entry.stored, self._watch.position(behind))
+                yield events.record_event(document, entry.stored, self._watch.position(behind))
                 if not entry.stored:
                     self._follow(entry)
                 if entry.reason is not None:
-                    yield fates({entry.id: entry.reason})
+                    yield events.fates({entry.id: entry.reason})
 
     def _follow(self, entry: Entry) -> None:
         """``entry`` is shown as queued: what becomes of it will be told."""
@@ -177,17 +145,19 @@ class Replay:
         order = self._watch.order
         first = max(order.first, number - CONFIRM)
         found = await self._find(order.read(first, number - first))
-        await self._send(fates({entry.id: entry.reason for entry in found.values() if entry.settled}) or _NOTHING)
+        await self._send(
+            events.fates({entry.id: entry.reason for entry in found.values() if entry.settled}) or events.NOTHING
+        )
         for entry in found.values():
             self._follow(entry)
 
     async def _find(self, ids: Collection[bytes]) -> dict[bytes, Entry]:
         """Those of these records that may be shown, wherever they are: shown just now, in the queue, or stored."""
         with self._watch.settling() as settled:
-            found = self._watch.at_hand(ids)
-            if missing := {*ids} - {*found}:
+            found = self._watch.recent.at_hand(ids)
+            if missing := {*ids} - {*found, HOLE}:
                 found |= await self._find_queued(missing)
-            if missing := {*ids} - {*found}:
+            if missing := {*ids} - {*found, HOLE}:
                 found |= await self._find_stored(missing)
             for record_id in settled.keys() & found.keys():
                 found[record_id].settle(settled[record_id])
@@ -213,7 +183,7 @@ class Replay:
             try:
                 return await read()
             except (StoreUnavailable, QueryTimeout):
-                await self._send(_NOTHING)
+                await self._send(events.NOTHING)
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 

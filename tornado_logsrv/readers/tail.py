@@ -1,7 +1,6 @@
 """``GET /logs/tail``: records as they are taken, by Server-Sent Events (HTML standard, section 9.2)."""
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any, cast
 
 from tornado.httputil import HTTPConnection
@@ -10,31 +9,15 @@ from tornado.iostream import StreamClosedError
 from ..auth import Scope
 from ..errors import BadParameter, TooManyWatchers, Unavailable
 from ..operations import TEXT, joined, operation
-from ..watch import RETRY_MS, Wanted, Watch, Watcher
-from . import paging
-from .replay import Mark, Replay, Start, read_mark
+from ..watch import RETRY_MS
+from ..watchers import Wanted, Watcher
+from . import marks, paging
+from .replay import Replay
 from .searching import PARAMETERS as SELECTION
 from .searching import SearchHandler, selection
 
 PARAMETERS = {"q": SELECTION["q"], "from": SELECTION["from"], "last_event_id": TEXT}
 _RETRY_AFTER = 10
-
-
-def beginning(arguments: Mapping[str, str], last_event_id: str, low: int | None) -> Mark | int | None:
-    """Where a watcher wants to begin: at a mark, at the time ``low``, or with what is new. Raises BadParameter."""
-    if given := last_event_id or arguments.get("last_event_id", ""):
-        mark = read_mark(given)
-        if mark is None:
-            raise BadParameter("last_event_id", "must be the id of an event of this stream")
-        return mark
-    return low
-
-
-def start(wanted: Mark | int | None, watch: Watch) -> Start:
-    """Where that is."""
-    if isinstance(wanted, Mark):
-        return wanted.start(watch)
-    return Start(watch.told) if wanted is None else Start(watch.unsettled_from(), wanted)
 
 
 class TailHandler(SearchHandler):
@@ -51,7 +34,7 @@ class TailHandler(SearchHandler):
         """The stream: first what it has missed, or what is stored since ``from``; then what is new."""
         paging.check_names(self.arguments, PARAMETERS)
         selected = selection(self.arguments, self.now_ms)
-        wanted = beginning(self.arguments, self.request.headers.get("Last-Event-ID", ""), selected.low)
+        where = marks.wanted(self.arguments, self.request.headers.get("Last-Event-ID", ""), selected.low)
         watch = self.application.watch
         if watch.closed:
             raise Unavailable("the server is stopping", 1)
@@ -59,13 +42,13 @@ class TailHandler(SearchHandler):
             raise TooManyWatchers(f"{len(watch.watchers)} watch already (--max_watchers)", _RETRY_AFTER)
         self._send = cast(HTTPConnection, self.request.connection).write
         self._watcher = Watcher(Wanted(selected.query, self.binding), self._send, self._end)
-        watch.come(self._watcher)
+        watch.come(self._watcher, marks.since(where, watch, self.now_ms))
         try:
-            await self._stream(start(wanted, watch), self._watcher)
+            await self._stream(marks.start(where, watch), self._watcher)
         finally:
             watch.go(self._watcher)
 
-    async def _stream(self, begin: Start, watcher: Watcher) -> None:
+    async def _stream(self, begin: marks.Start, watcher: Watcher) -> None:
         # A stop does not wait for this one, it ends it.
         self.application.request_ended(self)
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
@@ -80,7 +63,7 @@ class TailHandler(SearchHandler):
         if self._replay.done() and not self._replay.cancelled():
             self._replay.result()
 
-    async def _replayed(self, begin: Start, watcher: Watcher) -> None:
+    async def _replayed(self, begin: marks.Start, watcher: Watcher) -> None:
         application = self.application
         await self.flush()
         await Replay(application.watch, self.reader, application.queue, watcher.query, self._send).run(begin, watcher)
