@@ -41,7 +41,7 @@ export function showQuery() {
 export function showWrong(problem) {
 	const part = problem.column && wrongPart(state().q, problem.column);
 	const nearest = part && mended(state().q, part);
-	wrong.replaceChildren(problem.message.replace(/^q: c/, 'C'), ...(nearest ? [' Try ', button(nearest, () => ask(nearest))] : []));
+	wrong.replaceChildren(problem.message.replace(/^q: c/, 'C'), ...(nearest ? ['. Try ', button(nearest, () => ask(nearest))] : []));
 	wrong.hidden = false;
 	input.setAttribute('aria-invalid', 'true');
 	mirror(part);

@@ -34,7 +34,8 @@ async function search() {
 	const { signal } = controller;
 	const asked = askedBy(state());
 	const began = performance.now();
-	const clock = setInterval(() => progress(performance.now() - began, controller), SOON);
+	let what = 'Searching';
+	const clock = setInterval(() => progress(performance.now() - began, controller, what), SOON);
 	clearTimeout(recount);
 	$('empty').hidden = true;
 	$('river').setAttribute('aria-busy', 'true');
@@ -42,6 +43,7 @@ async function search() {
 	try {
 		const { rows, next } = state().at ? await around(state().at, signal) : await newest(asked, signal);
 		river.show(rows, next);
+		what = 'Counting';
 		if (!rows.length) empty(await whyEmpty(asked, signal));
 		await Promise.all([count_(asked, signal), loadFields(asked, signal)]);
 		countAgain(asked, signal, performance.now() - began);
@@ -56,12 +58,12 @@ async function search() {
 	}
 }
 
-function progress(ms, controller) {
+function progress(ms, controller, what) {
 	const slow = ms > SOON;
 	$('busy').hidden = !slow;
-	document.body.classList.toggle('busy', slow);
+	document.body.classList.toggle('busy', slow && what === 'Searching');
 	if (!slow) return;
-	say($('busy').firstChild, `Searching, ${(ms / 1000).toFixed(1)} s `);
+	say($('busy').firstChild, `${what}, ${(ms / 1000).toFixed(1)} s `);
 	$('cancel').onclick = () => controller.abort();
 }
 

@@ -42,7 +42,7 @@ function restOf(data, skip) {
 	const found = [];
 	let length = 0;
 	for (const [name, value] of fieldsOf({ data })) {
-		if (skip.has(name.split('.')[0]) && !name.startsWith('data.')) continue;
+		if (skip.has(name.replace(/^data\./, '').split('.')[0])) continue;
 		const pair = `${name}=${oneLine(plain(value))}`;
 		found.push(pair);
 		length += pair.length;

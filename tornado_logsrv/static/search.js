@@ -4,7 +4,7 @@ import { page } from './api.js';
 import { rowOf } from './row.js';
 
 const FIRST = 200;
-const MORE = 500;
+const MORE = 1000;
 const AROUND = 50;
 
 /** What the state asks for. */
