@@ -424,6 +424,25 @@ def test_ten_thousand_rows_are_scrolled_with_few_of_them_on_the_page(visit, many
     assert messages(page)[0] == f"line {many - 1}"
 
 
+@pytest.mark.parametrize(("name", "count"), [("NDJSON", 20), ("CSV", 21)])
+def test_all_that_a_search_selects_is_exported(visit, name, count):
+    page = visit.open("/?q=level%3Aerror&panel=export")
+    page.locator("#total", has_text="20 records").wait_for()
+    with page.expect_download() as download:
+        page.click(f"#panel button:has-text('{name}')")
+    lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    assert len(lines) == count
+    page.locator("#panel [role=status]", has_text="20 records").wait_for()
+
+
+def test_an_export_can_be_cancelled(visit):
+    page = visit.open("/?panel=export")
+    page.route("**/logs?**", lambda route: None)
+    page.click("#panel button:has-text('NDJSON')")
+    page.click("#panel button:has-text('Cancel')")
+    page.locator("#panel [role=status]", has_text="nothing was saved").wait_for()
+
+
 # Live
 
 
