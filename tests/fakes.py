@@ -243,6 +243,9 @@ def _id(text: bytes) -> Id:
 class FakeRedis:
     """redis-py's client, as far as the server uses it, for one process."""
 
+    #: One server, as a rule; a test may say that another one is written to now.
+    primary: tuple[str, int] | None = None
+
     def __init__(self, data: RedisData) -> None:
         self._data = data
         self.wire = Wire()

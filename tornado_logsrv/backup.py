@@ -123,6 +123,8 @@ class Backup:
         self._up = True
         #: Whether a file could not be read to its end.
         self._unread = False
+        #: The Redis server that has had all that is held.
+        self._holder: tuple[str, int] | None = None
         #: The id of the entry that was appended last.
         self._newest = b"0-0"
         #: Called with the records that have been read back.
@@ -153,6 +155,7 @@ class Backup:
         if self._old is None:
             try:
                 self._old = OldStream(self._stream, await self._stream.last_id())
+                self._holder = self._stream.primary
             except FAILURES as error:
                 self.tell(False, error)
         return self._old is not None
@@ -184,6 +187,26 @@ class Backup:
             held[-1].entry, held[-1].whole = entry, False
         else:
             held.append(Holding(self._queue.next_place, self._queue.next_place, entry, whole=False))
+
+    async def hold_again(self) -> None:
+        """Append all that is on the queue once more, if another Redis server is the primary now.
+
+        One that took its primary's place may not have got the last of what that one had confirmed. What is there twice
+        is stored once. Raises one of FAILURES, and has then to be called again.
+        """
+        primary = self._stream.primary
+        if not self.ready or primary == self._holder:
+            return
+        kept = self._queue.everything()
+        for group in _grouped(records.chunks(kept, ENTRY_BYTES)):
+            *_, last = await self._stream.append(group)
+            # At the end of the lane, and until all of the queue is stored: others may have been appended meanwhile.
+            self.hold(last, self._queue.next_place, self._queue.next_place)
+        self._holder = primary
+        if kept:
+            log.warning(
+                "Redis has another primary, %s; %d records are appended again", primary and primary[0], len(kept)
+            )
 
     def _follow(self, entry: bytes) -> None:
         """See to it that nothing is trimmed along with entries before ``entry`` that must stay.
@@ -347,9 +370,9 @@ class Backup:
 
         Nothing may be in flight. Raises OSError when the file cannot be written either.
         """
-        left = len(self._queue)
+        left, sure = len(self._queue), await self._is_held_for_sure()
         # All at once: an append that was under way may still put its records, which Redis has, on the queue.
-        groups = _grouped(records.chunks(list(self._not_held()), ENTRY_BYTES))
+        groups = _grouped(records.chunks(list(self._not_held(streams=sure)), ENTRY_BYTES))
         for group in groups:
             try:
                 await self._stream.append(group)
@@ -359,6 +382,17 @@ class Backup:
                 break
         if left:
             log.info("%d records are kept for the next start, in Redis or the files that held them", left)
+
+    async def _is_held_for_sure(self) -> bool:
+        """Whether Redis has what it is said to hold; not so when another server may be its primary now."""
+        if self._holder is None:
+            return True
+        try:
+            # A connection that has ended finds out who is the primary.
+            await self._stream.length()
+        except FAILURES:
+            return False
+        return self._stream.primary == self._holder
 
     def dump_to_file(self) -> None:
         """Keep every record of the queue that is in no file yet in one. Raises OSError."""

@@ -195,6 +195,9 @@ class Options:
     flush_interval_ms: int = _option("5000", whole(10, 3_600_000), "milliseconds between two writes of the queue")
     batch_size: int = _option("1000", whole(1, 1000), "records in one write at the most; so many waiting start one")
     ack: str = _option("journal", one_of("memory", "journal", "stored"), "how a request is acknowledged unless it says")
+    journal_replicas: int = _option(
+        "0", whole(0, 10), "replicas of Redis that have a record before ack=journal is given"
+    )
     stored_timeout: float = _option("30s", duration, "how long ack=stored waits for MongoDB before it answers 504")
     query_timeout: float = _option("30s", some_duration, "how long MongoDB may take for what one request reads")
     spool_max_bytes: int = _option("0", size, "disk in --data_dir for what a full queue overflows to (0: none)")

@@ -164,7 +164,7 @@ class Server:
         mongo_url, redis_url = await self._backing_servers()
         # Neither connects yet: a server that is down is not fatal.
         self._store = RecordStore(mongo_url, options.mongo_db, options.mongo_collection, options.query_timeout)
-        self._redis = connect(redis_url, options.redis_prefix)
+        self._redis = connect(redis_url, options.redis_prefix, options.journal_replicas)
         stream = RecordStream(self._redis, options.redis_prefix, options.instance_name)
         self._leases = Leases(
             self._redis, options.redis_prefix, options.instance_name, self._data.name, secrets.token_hex(8)
@@ -283,6 +283,7 @@ class Server:
                 if not backup.ready and await backup.find():
                     await backup.filled()
                     self._tell_read_back()
+                await backup.hold_again()
                 await self._adopt_orphans()
                 backup.tell(True)
                 if backup.all_read:

@@ -27,8 +27,14 @@ _FIELD = b"r"
 #: Commands that follow one another need a moment; a server that does not answer at all is given this long.
 _CONNECT_SECONDS = 3
 _ANSWER_SECONDS = 10
+#: How long replicas may take; they are that far behind only when something is wrong with them.
+_REPLICA_MS = 1000
 #: Removes an empty stream; one that has got an entry meanwhile stays.
 _DROP_EMPTY = "if redis.call('XLEN', KEYS[1]) == 0 then return redis.call('DEL', KEYS[1]) end return 0"
+
+
+class NotReplicated(RedisError):
+    """Redis has it, but not so many of its replicas as have to."""
 
 
 class Client(Redis):
@@ -37,16 +43,29 @@ class Client(Redis):
     They have a connection of their own, opened, logged in and tried again as any other of redis-py's.
     """
 
+    #: So many replicas have what is appended before it counts as appended.
+    replicas = 0
     _kept: Any = None
+
+    @property
+    def primary(self) -> tuple[str, int] | None:
+        """Which of several servers is written to, as was last found out; None when there is one."""
+        address: tuple[str, int] | None = getattr(self.connection_pool, "master_address", None)
+        return address
 
     async def xadd_all(self, key: str, field: bytes, values: Sequence[bytes]) -> list[bytes]:
         """Append an entry of one field for each of ``values``, in one round trip; their ids. Raises one of FAILURES."""
         connection, self._kept = self._kept or self._new_connection(), None
         command = [part for value in values for part in connection.pack_command("XADD", key, "*", field, value)]
+        if self.replicas:
+            command += connection.pack_command("WAIT", self.replicas, _REPLICA_MS)
+        count = len(values) + bool(self.replicas)
         try:
-            ids: list[bytes] = await connection.retry.call_with_retry(
-                lambda: _ask(connection, command, len(values)), lambda error: connection.disconnect(nowait=True)
+            answers: list[Any] = await connection.retry.call_with_retry(
+                lambda: _ask(connection, command, count), lambda error: connection.disconnect(nowait=True)
             )
+            if self.replicas and (have := answers.pop()) < self.replicas:
+                raise NotReplicated(f"{have} replicas have what was appended, not {self.replicas} (--journal_replicas)")
         except BaseException:
             # What may still be answered must not be taken for the answer to what follows.
             await connection.disconnect(nowait=True)
@@ -55,7 +74,7 @@ class Client(Redis):
             self._kept = connection
         else:
             await connection.disconnect(nowait=True)
-        return ids
+        return answers
 
     def _new_connection(self) -> Any:
         # redis-py's time limit makes a task of every write; ours is around the whole.
@@ -70,7 +89,7 @@ class Client(Redis):
         await super().aclose(*args, **more)
 
 
-async def _ask(connection: Any, command: list[bytes], count: int) -> list[bytes]:
+async def _ask(connection: Any, command: list[bytes], count: int) -> list[Any]:
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             if not connection.is_connected:
@@ -81,10 +100,10 @@ async def _ask(connection: Any, command: list[bytes], count: int) -> list[bytes]
         raise RedisTimeoutError(f"Redis does not answer within {_ANSWER_SECONDS} s") from None
 
 
-def connect(url: str, prefix: str = "") -> Client:
+def connect(url: str, prefix: str = "", replicas: int = 0) -> Client:
     """A client for ``url`` that connects at its first command; ``prefix`` is that of all its keys.
 
-    Raises StartError when ``url`` cannot be one.
+    What it appends is on so many ``replicas`` as well. Raises StartError when ``url`` cannot be one.
     """
     options: dict[str, Any] = {
         "socket_connect_timeout": _CONNECT_SECONDS,
@@ -94,12 +113,13 @@ def connect(url: str, prefix: str = "") -> Client:
     }
     try:
         if "+" in url.partition("://")[0]:
-            client = Client.from_pool(PrimaryPool(url, prefix, **options))
+            client = cast(Client, Client.from_pool(PrimaryPool(url, prefix, **options)))
         else:
-            client = Client.from_url(url, **options)
+            client = cast(Client, Client.from_url(url, **options))
     except ValueError as error:
         raise StartError(f"--redis_url: {error}") from None
-    return cast(Client, client)
+    client.replicas = replicas
+    return client
 
 
 class RecordStream:
@@ -110,6 +130,12 @@ class RecordStream:
         self._redis: Any = redis
         self.instance = instance
         self.key = f"{prefix}:backup:{instance}"
+
+    @property
+    def primary(self) -> tuple[str, int] | None:
+        """Which of several servers it is on, as was last found out; None when there is one."""
+        primary: tuple[str, int] | None = self._redis.primary
+        return primary
 
     async def append(self, entries: list[list[bytes]]) -> list[bytes]:
         """Add one entry for each list of records, in one round trip; the entries' ids."""
