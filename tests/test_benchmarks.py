@@ -48,6 +48,12 @@ ROWS = {
     "pages-deep-many",
     "pages-first-many",
     "pages-deep-growth",
+    "reuse-port",
+    "reuse-port-cpu",
+    "reuse-port-share",
+    "sizes-journal",
+    "sizes-journal-batch",
+    "sizes-mongodb",
 }
 
 

@@ -214,3 +214,24 @@ def takes(server: Process) -> bool:
     with contextlib.suppress(urllib.error.HTTPError):
         return bool(server.post("/add-job", b"3"))
     return False
+
+
+def test_searches_go_where_the_url_allows_and_receipts_to_the_primary_alone(mongodb, servers, prefix, logs, tmp_path):
+    options = {
+        "port": 0, "instance": "one", "data_dir": tmp_path / "one",
+        "redis_url": servers.redis_url, "redis_prefix": prefix,
+        "mongo_url": f"{mongodb.mongo_url}&readPreference=secondaryPreferred&serverSelectionTimeoutMS=300",
+    }  # fmt: skip
+    with running(*(f"--{option}={value}" for option, value in options.items()), log=tmp_path / "log") as server:
+        record_id = server.post("/add-job?ack=stored", b'{"key":"1"}')["id"]
+        assert receipt(server, record_id) == "stored"
+        logs.database.client.admin.command({"replSetStepDown": 30, "force": True})
+        # The one member there is is a secondary now.
+        eventually(lambda: receipt(server, record_id) == "", "there is no primary")
+        assert [record["_id"] for record in server.get("/logs")] == [record_id]
+
+
+def receipt(server: Process, record_id: str) -> str:
+    with contextlib.suppress(urllib.error.HTTPError):
+        return str(server.get(f"/logs/{record_id}")["state"])
+    return ""

@@ -72,7 +72,9 @@ class Health:
 
     def checks(self) -> list[Check]:
         """Everything that is looked at."""
-        return [self._running(), self._journal(), self._queue(), self._recovery(), self._store()]
+        found = [self._running(), self._journal(), self._queue(), self._recovery(), self._store()]
+        problem = self._application.store.shard_problem
+        return found if problem is None else [*found, _shard_key(problem)]
 
     def _running(self) -> Check:
         stopping = self._application.stopping
@@ -173,3 +175,7 @@ class Health:
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])
+
+
+def _shard_key(problem: str) -> Check:
+    return Check("shard_key", not problem, False, problem or "a record that is sent again goes to the same shard")

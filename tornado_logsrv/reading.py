@@ -60,13 +60,15 @@ class Position:
 class Selection:
     """Which records: those with timestamps in [low, high), in milliseconds, that ``query`` selects.
 
-    None is no bound; ``now_ms`` is the time that relative moments of the query count from.
+    None is no bound; ``now_ms`` is the time that relative moments of the query count from. ``anywhere``: whichever
+    member of the replica set the URL's read preference allows may answer, so what was stored last may be missing.
     """
 
     low: int | None = None
     high: int | None = None
     query: Query = dataclasses.field(default_factory=lambda: parse(""))
     now_ms: int = 0
+    anywhere: bool = False
 
     def range(self) -> Range:
         """The timestamps in which any can be: [low, high) and what the query itself says of them."""
@@ -153,9 +155,13 @@ class Deadline:
 class RecordReader:
     """Reads one collection of records. Methods raise StoreUnavailable, QueryTimeout and BadParameter."""
 
-    def __init__(self, collection: Any, prepare: Callable[[], Awaitable[None]], timeout: float) -> None:
-        """``collection`` is motor's; ``prepare`` is awaited before each reading; ``timeout`` is seconds for each."""
+    def __init__(self, collection: Any, anywhere: Any, prepare: Callable[[], Awaitable[None]], timeout: float) -> None:
+        """Both collections are motor's, the first as the primary has it, the other as any member may.
+
+        ``prepare`` is awaited before each reading; ``timeout`` is seconds for each.
+        """
         self._collection = collection.with_options(codec_options=_RAW)
+        self._anywhere = anywhere.with_options(codec_options=_RAW)
         self._prepare = prepare
         self._timeout = timeout
         self._only: Document = {}
@@ -192,16 +198,16 @@ class RecordReader:
         deadline = deadline or self.deadline()
         with self._failures(deadline):
             await self._prepare()
-            found = _Found(limit)
+            found, collection = _Found(limit), self._of(selection)
             low, high = selection.range()
             filter_ = selection.query.filter(selection.now_ms, self._listed())
             if after is not None:
-                await self._find(found, _same_moment(order, after), filter_, order, deadline)
+                await self._find(collection, found, _same_moment(order, after), filter_, order, deadline)
                 low, high = _behind(order, after, low, high)
             for start, end in self._ranges(order, low, high, bool(filter_ or self._only)):
                 if found.full:
                     break
-                await self._find(found, _between(start, end), filter_, order, deadline)
+                await self._find(collection, found, _between(start, end), filter_, order, deadline)
             return found.page()
 
     async def count_levels(
@@ -218,7 +224,7 @@ class RecordReader:
             filter_ = selection.query.filter(selection.now_ms, self._listed())
             for start, end in self._ranges("asc", low, high, True):
                 pipeline = [*self._matches(_between(start, end), filter_), group]
-                for counted in await self._counts(pipeline, deadline):
+                for counted in await self._counts(self._of(selection), pipeline, deadline):
                     found[int(counted["_id"]["bucket"]), _level(counted["_id"])] += counted["count"]
         return found
 
@@ -262,6 +268,9 @@ class RecordReader:
             cursor = self._collection.find(wanted, max_time_ms=deadline.left_ms())
             return {raw["_id"].binary: raw.raw for raw in await cursor.to_list(len(ids))}
 
+    def _of(self, selection: Selection) -> Any:
+        return self._anywhere if selection.anywhere else self._collection
+
     def _listed(self) -> Collection[str]:
         # SecantusDB looks into one index, that of the time, and compares a value with each of a list one by one.
         return self._all.indexed if self._all.occupancy is None else ()
@@ -276,20 +285,20 @@ class RecordReader:
         return ranges(low, high, _SCAN_SECONDS) if filtered else ranges(low, high)
 
     async def _find(
-        self, found: "_Found", within: Document, filter_: Document, order: Order, deadline: Deadline
+        self, collection: Any, found: "_Found", within: Document, filter_: Document, order: Order, deadline: Deadline
     ) -> None:
         direction = ASCENDING if order == "asc" else DESCENDING
         pipeline = self._matches(within, filter_)
         pipeline += [{"$sort": {"timestamp": direction, "_id": direction}}, {"$limit": found.room}]
-        cursor = self._collection.aggregate(pipeline, maxTimeMS=deadline.left_ms())
+        cursor = collection.aggregate(pipeline, maxTimeMS=deadline.left_ms())
         try:
             while not found.full and (batch := await cursor.to_list(_FETCH)):
                 found.add(batch)
         finally:
             await cursor.close()
 
-    async def _counts(self, pipeline: list[Document], deadline: Deadline) -> list[Document]:
-        cursor = self._collection.aggregate(pipeline, maxTimeMS=deadline.left_ms())
+    async def _counts(self, collection: Any, pipeline: list[Document], deadline: Deadline) -> list[Document]:
+        cursor = collection.aggregate(pipeline, maxTimeMS=deadline.left_ms())
         return [_decoded(raw) for raw in await cursor.to_list(None)]
 
     def _matches(self, within: Document, filter_: Document) -> list[Document]:

@@ -14,9 +14,10 @@ from bson.codec_options import DatetimeConversion
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from motor.motor_tornado import MotorClient
-from pymongo import ASCENDING, InsertOne, WriteConcern
+from pymongo import ASCENDING, InsertOne, ReadPreference, WriteConcern
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
+from . import sharding
 from .changes import Changes
 from .errors import StartError
 from .occupancy import HOUR_MS, Occupancy
@@ -101,7 +102,10 @@ class RecordStore:
         # Confirmed means on a majority and in their journals: without j a server that is killed with -9 loses
         # records it has confirmed (MongoDB manual, "Write Concern").
         safe = WriteConcern("majority", j=True)
-        self._database = self._client.get_database(database, codec_options=codec, write_concern=safe)
+        # What has to see all that is confirmed, and whatever decides by what it sees, reads from the primary.
+        self._database = self._client.get_database(
+            database, codec_options=codec, write_concern=safe, read_preference=ReadPreference.PRIMARY
+        )
         self._tenants: dict[str, RecordStore] = {}
         self.held = Held()
         self._open(collection, query_timeout)
@@ -111,9 +115,14 @@ class RecordStore:
         self._hours = self._database.get_collection(f"{collection}_hours", write_concern=WriteConcern())
         self.quarantine = Quarantine(self._database.get_collection(f"{collection}_quarantine"))
         self.retention = Retention(self._records, self._ranges_up, self.find_out)
-        self.reader = RecordReader(self._records, self.prepare, query_timeout)
+        # Searches go where the URL says.
+        anywhere = self._client[self._database.name][collection]
+        self.reader = RecordReader(self._records, anywhere, self.prepare, query_timeout)
         self._query_timeout = query_timeout
         self.changes = Changes(self._client, self._records)
+        self._namespace = f"{self._database.name}.{collection}"
+        #: What is wrong with the shard key; None where there is no sharded cluster, as far as is known.
+        self.shard_problem: str | None = None
         self._prepared = self._known = False
         #: Whether the server said of the last write that something in it is broken, not of the records or the network.
         self.broken = False
@@ -155,6 +164,9 @@ class RecordStore:
         if "secantusVersion" in build:
             self.reader.occupancy = await self._load_occupancy()
         self.reader.indexed = await self._indexed_fields()
+        self.shard_problem = await sharding.problem(self._client, self._namespace)
+        if self.shard_problem:
+            log.warning("%s", self.shard_problem)
         self._known = True
 
     async def _indexed_fields(self) -> frozenset[str]:

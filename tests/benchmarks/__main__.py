@@ -8,7 +8,21 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import compare, dump, journal, machine, memory, outage, pages, plot, recovery, requests, stored
+from . import (
+    compare,
+    dump,
+    journal,
+    machine,
+    memory,
+    outage,
+    pages,
+    plot,
+    recovery,
+    requests,
+    reuse_port,
+    sizes,
+    stored,
+)  # fmt: skip
 from .rows import Row, table
 from .scale import FULL, QUICK, Scale
 
@@ -21,6 +35,8 @@ MEASUREMENTS: dict[str, Callable[[Scale], list[Row]]] = {
     "recovery": recovery.measure,
     "outage": outage.measure,
     "pages": pages.measure,
+    "reuse_port": reuse_port.measure,
+    "sizes": sizes.measure,
 }
 #: Installs other servers, so it has to be asked for.
 PEERS: dict[str, Callable[[Scale], list[Row]]] = {"peers": compare.measure}

@@ -11,6 +11,7 @@ _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") els
 MEASURED = set(_CORES[:1])
 #: Load generators and backing servers have the rest (or share the only one).
 REST = set(_CORES[1:]) or MEASURED
+ALL = set(_CORES)
 
 
 @contextlib.contextmanager

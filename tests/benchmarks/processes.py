@@ -18,13 +18,13 @@ _KIB = 1024
 
 
 class Process:
-    """``python -m module arguments``, on the core of what is measured; its log goes to ``log``."""
+    """``python -m module arguments``, on the core of what is measured or on ``cores``; its log goes to ``log``."""
 
-    def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
+    def __init__(self, module: str, arguments: Sequence[str], log: Path, cores: set[int] = machine.MEASURED) -> None:
         # Options come from the command line here, and from nowhere else.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LOGSRV_")}
         self._log = log
-        with machine.on(machine.MEASURED), open(log, "ab") as errors:
+        with machine.on(cores), open(log, "ab") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 cwd=ROOT,

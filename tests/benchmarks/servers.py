@@ -120,6 +120,7 @@ class LogServer(Process):
         name: str,
         mongo_url: str = NO_MONGODB,
         module: str = "tornado_logsrv",
+        cores: set[int] = machine.MEASURED,
         **options: object,
     ) -> None:
         """``name`` is its database and key prefix; ``options`` are the server's own. Returns when it listens."""
@@ -136,7 +137,7 @@ class LogServer(Process):
         } | options
         self.began = time.perf_counter()
         arguments = [f"--{option}={value}" for option, value in options.items()]
-        super().__init__(module, arguments, servers.directory / f"{name}.log")
+        super().__init__(module, arguments, servers.directory / f"{name}.log", cores)
         try:
             self.url = self.line(r"listens on (http://\S+)")
         except BaseException:

@@ -18,7 +18,7 @@ def selection(arguments: Mapping[str, str], now_ms: int) -> Selection:
     low, high = _moment("from", arguments, now_ms), _moment("to", arguments, now_ms)
     if low is not None and high is not None and low > high:
         raise BadParameter("from", "it is later than to")
-    return Selection(low, high, parse(arguments.get("q", "")), now_ms)
+    return Selection(low, high, parse(arguments.get("q", "")), now_ms, anywhere=True)
 
 
 def _moment(name: str, arguments: Mapping[str, str], now_ms: int) -> int | None:
