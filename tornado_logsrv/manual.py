@@ -14,8 +14,8 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Storing", ("mongo_url", "mongo_db", "mongo_collection", "flush_interval_ms", "batch_size", "query_timeout")),
     (
         "Keeping what is not stored yet",
-        ("ack", "journal_replicas", "stored_timeout", "redis_url", "redis_prefix", "instance", "data_dir", "queue_max_bytes",
-         "spool_max_bytes", "shutdown_timeout"),
+        ("ack", "journal_replicas", "stored_timeout", "redis_url", "redis_prefix", "instance", "data_dir",
+         "queue_max_bytes", "spool_max_bytes", "shutdown_timeout"),
     ),
     (
         "Who may",
