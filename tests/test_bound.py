@@ -441,8 +441,7 @@ async def test_who_comes_back_is_shown_ones_own_records_that_were_missed(
         await app.writer.flush()
     await until(lambda: not app.watch._untold)
     if not at_hand:
-        app.watch._recent.clear()
-        app.watch._recent_bytes = app.watch._unsettled = 0
+        app.watch.recent.clear()
     found = await tails(last={name: each.last_id for name, each in before.items()})
     await seen(found, ids)
     check_tails(found, ids, stored)
@@ -462,10 +461,9 @@ async def test_nobody_is_told_what_became_of_others_records_that_are_remembered_
     found = await tails()
     ids = await written()
     await seen(found, ids)
-    app.watch._recent.clear()
-    app.watch._recent_bytes = app.watch._unsettled = 0
-    app.watch._unknown = True
-    app.watch._unsettled = 1
+    app.watch.recent.clear()
+    app.watch.recent.forgetful = True
+    app.watch.recent._unsettled = 1
     await app.writer.flush()
     for name, watcher in found.items():
         await until(lambda watcher=watcher, name=name: len(watcher.settled) == 2 * len(SEES[name]))
