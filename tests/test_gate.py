@@ -543,3 +543,15 @@ class TestOpen:
     async def test_but_for_pages_from_elsewhere(self, fetch, headers):
         assert (await fetch("/add-job", b"1", headers=headers)).code == 403
         assert (await fetch("/logs", headers=headers)).code == 403
+
+
+@pytest.mark.gen_test
+async def test_a_guess_is_counted_and_told_also_where_nothing_is_needed(fetch, app, caplog):
+    caplog.set_level(logging.INFO, logger="logsrv.audit")
+    for method in ("GET", "HEAD"):
+        response = await fetch("/sign-in", method=method, headers={"Authorization": "Bearer wrong"})
+        assert response.code == 401
+        assert "401" in caplog.messages[-1]
+    assert "wrong" not in caplog.text
+    found = await fetch("/metrics", headers=bearer("read"))
+    assert b"logsrv_auth_failures_total 2.0" in found.body

@@ -138,6 +138,9 @@ class ServerCollector(Collector):
         yield CounterMetricFamily(
             "logsrv_http_refused_connections", "Clients for whom there was no room.", value=connections.refused
         )
+        yield CounterMetricFamily(
+            "logsrv_auth_failures", "Wrong secrets that were shown.", value=self._application.gate.failures.total
+        )
         yield _gauge(
             "logsrv_tail_watchers", "Who follows the records as they come.", len(self._application.watch.watchers)
         )

@@ -24,11 +24,17 @@ class SignInHandler(BodyHandler):
 
     @operation({200: json_of(object_of(needed=BOOLEAN, name={"type": ["string", "null"]}, scopes=_SCOPES))})
     def get(self) -> None:
-        """200 with whether a token is ``needed``, and the ``name`` and ``scopes`` of the one that is signed in with."""
+        """200 with whether a token is ``needed``, and the ``name`` and ``scopes`` of the one that is signed in with.
+
+        Raises Unauthenticated for a secret that there is not.
+        """
         gate = self.application.gate
         try:
             token = gate.token_of(self.request)
-        except Unauthenticated:
+        except Unauthenticated as error:
+            if error.shown:
+                # A guess, which is answered as on any other route.
+                raise
             self.answer(200, {"needed": True, "name": None, "scopes": []})
         else:
             self.answer(200, {"needed": not gate.is_open, "name": token.name, "scopes": sorted(token.scopes)})
