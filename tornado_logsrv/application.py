@@ -26,6 +26,7 @@ from .metrics import Ledger
 from .order import Order
 from .queues import RecordQueue
 from .records import Ids, NewIds
+from .room import Room
 from .segments import Segments
 from .serverlog import Refusals, RequestLog
 from .spool import Spool
@@ -80,6 +81,7 @@ class LogApplication(tornado.web.Application):
         self.intake.is_held = lambda source: store.held.is_held(source.rpartition("/")[0])
         self.intake.on_taken = self.watch.accepted
         self.loop_lag = LoopLag()
+        self.room = store.room = store.reader.room = Room(options.requests_max_bytes)
         self.connections = Connections(options.max_connections, problems.whole_answer(_FULL))
         self.sweeper = Sweeper(
             store,

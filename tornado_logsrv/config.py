@@ -203,6 +203,9 @@ class Options:
     spool_max_bytes: int = _option("0", size, "disk in --data_dir for what a full queue overflows to (0: none)")
     queue_max_bytes: int = _option("256MiB", size, "memory for records not yet stored; when full, requests get 503")
     max_body_bytes: int = _option("16MiB", size, "largest request body, also once decompressed")
+    requests_max_bytes: int = _option(
+        "256MiB", size, "memory for large bodies and answers on their way; when full, such requests get 503"
+    )
     max_connections: int = _option("10000", whole(1, 1_000_000), "clients connected at a time; another one gets 503")
     max_watchers: int = _option("1000", whole(0, 100_000), "tails at a time; another one gets 503")
     transport: str = _option(

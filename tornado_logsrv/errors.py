@@ -21,6 +21,7 @@ LogsrvError
 │       ├── StoreUnavailable    MongoDB cannot be used now
 │       ├── TooManyWatchers     there are as many tails as there may be
 │       ├── TooManyConnections  there are as many connections as there may be
+│       ├── Overloaded          what is on its way has taken all memory there is for it
 │       └── StoredTimeout       taken and kept, but not confirmed by MongoDB in time
 ├── ChangesLost                 MongoDB cannot tell any more all that has been stored meanwhile
 ├── NoChangeStreams             MongoDB cannot tell at all what others store
@@ -120,6 +121,10 @@ class TooManyWatchers(Unavailable):
 
 class TooManyConnections(Unavailable):
     """As many clients are connected as may be (--max_connections)."""
+
+
+class Overloaded(Unavailable):
+    """Large bodies and answers that are on their way have taken all memory there is for them (--requests_max_bytes)."""
 
 
 class JournalUnavailable(Unavailable):

@@ -19,6 +19,7 @@ from .operations import NOTHING, Content, Schema, joined, operation
 from .quarantine import Quarantine
 from .reading import RecordReader
 from .records import JOB_SOURCE, DerivedIds, NewIds
+from .room import FREE, Share
 
 if TYPE_CHECKING:
     from .application import LogApplication
@@ -128,6 +129,23 @@ class BaseHandler(tornado.web.RequestHandler):
     def on_connection_close(self) -> None:
         """The client has gone, before its answer."""
         self.application.request_ended(self)
+        self.share.close()
+
+    @functools.cached_property
+    def share(self) -> Share:
+        """What this request has of the memory for what is on its way."""
+        return Share(self.application.room)
+
+    def finish(self, chunk: Any = None) -> Any:
+        """End the answer with ``chunk``. Raises Overloaded when there is no memory for so much."""
+        share = self.share
+        if chunk is not None and len(chunk) > FREE:
+            share.take(len(chunk))
+        sent = super().finish(chunk)
+        if share.counted:
+            # All of it is on its way until the client, who may be slow, has taken it.
+            sent.add_done_callback(lambda _: share.close())
+        return sent
 
     def data_received(self, chunk: bytes) -> None:
         """A body where none is wanted is read past."""
@@ -261,10 +279,12 @@ class BodyHandler(BaseHandler):
         elif self._refusal is None:
             try:
                 for piece in self._decoder.feed(chunk):
+                    self.share.take(len(piece))
                     self.take(piece)
             except errors.Refused as error:
                 self._refusal = error
                 self._pieces.clear()
+                self.share.close()
 
     def _cut_off(self) -> None:
         if not self._finished:

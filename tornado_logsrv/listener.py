@@ -6,14 +6,17 @@ the backlog, and nothing is tried for a second: a loop that asks again at once w
 
 import contextlib
 import errno
+import fcntl
 import logging
 import resource
 import socket
+import sys
+import termios
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from tornado import httpserver
-from tornado.ioloop import IOLoop
+from tornado.ioloop import IOLoop, PeriodicCallback
 
 log = logging.getLogger("logsrv.connections")
 
@@ -25,6 +28,9 @@ CALM_SECONDS = 3.0
 #: How long, of how many at a time, what a client still sends is read past, so that it gets to read why it is refused.
 REFUSAL_SECONDS = 2.0
 REFUSALS = 64
+#: Who takes fewer bytes of an answer in this time is cut off.
+LOOK_SECONDS = 30.0
+LEAST_BYTES = 30 * 1024
 #: Descriptors that connections leave to MongoDB, Redis, files, and clients that are refused.
 RESERVE = 256
 #: There is room again from this part of the most on: one connection that comes and goes is no change of state.
@@ -186,6 +192,14 @@ class Listener:
         self.sockets, self._pause, self._calm = [], None, None
 
 
+def _on_the_way(sock: Any) -> int:
+    """Bytes that the kernel has and the client has not (SIOCOUTQ, tcp(7)); it takes more in steps of a megabyte."""
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
+
+
 class HTTPServer(httpserver.HTTPServer):
     """`tornado.httpserver.HTTPServer` with all its arguments and one more: ``connections`` bounds them."""
 
@@ -195,6 +209,8 @@ class HTTPServer(httpserver.HTTPServer):
         self.connections = connections or Connections()
         self.connections.count = self.count
         self._listeners: list[Listener] = []
+        self._looks = PeriodicCallback(self._look, LOOK_SECONDS * 1000)
+        self._slow: dict[Any, int] = {}
 
     @property
     def sockets(self) -> list[socket.socket]:
@@ -209,15 +225,40 @@ class HTTPServer(httpserver.HTTPServer):
         """Accept connections on sockets that listen already."""
         # Whoever speaks TLS would not understand the answer before a handshake, which costs what there is none of.
         answer = b"" if self.ssl_options is not None else self.connections.answer
+        self._looks.start()
         self._listeners.append(Listener(sockets, self.connections, self.take, answer))
 
     def take(self, connection: socket.socket, address: Any) -> None:
         """Serve a connection that has been accepted."""
         cast(Any, self)._handle_connection(connection, address)
 
+    def sending(self, connection: Any) -> tuple[int, int, Any]:
+        """How many bytes the client is sent in all, how many of them the kernel has not taken, and the socket."""
+        stream = connection.stream
+        return stream._total_write_index, stream._total_write_index - stream._total_write_done_index, stream.socket
+
+    def cut(self, connection: Any) -> None:
+        """Close at once."""
+        connection.stream.close()
+
+    def _look(self) -> None:
+        """Cut off who has something to read, and has hardly read since the last time."""
+        before, self._slow = self._slow, {}
+        for connection in [*self._connections]:
+            sent, left, sock = self.sending(connection)
+            if not left:
+                continue
+            taken = sent - left - _on_the_way(sock)
+            if taken - before.get(connection, -LEAST_BYTES) < LEAST_BYTES:
+                log.info("a client that does not read its answer is cut off")
+                self.cut(connection)
+            else:
+                self._slow[connection] = taken
+
     def stop(self) -> None:
         """Accept no more connections. Those there are go on."""
         super().stop()
+        self._looks.stop()
         for each in self._listeners:
             each.close()
         self._listeners = []

@@ -25,6 +25,7 @@ PROBLEMS: tuple[tuple[type[errors.Refused], int, str, str], ...] = (
     (errors.QueueFull, 503, "queue-full", "The queue is full"),
     (errors.TooManyWatchers, 503, "too-many-watchers", "Too many watch already"),
     (errors.TooManyConnections, 503, "too-many-connections", "Too many are connected already"),
+    (errors.Overloaded, 503, "overloaded", "Too much is on its way"),
     (errors.StoreUnavailable, 503, "store-unavailable", "MongoDB cannot be used now"),
     (errors.Unavailable, 503, "unavailable", "Not now"),
 )

@@ -25,6 +25,7 @@ from .errors import BadParameter, QueryTimeout, StoreUnavailable
 from .occupancy import Occupancy
 from .query import Query, parse
 from .records import JOB_SOURCE, Clock
+from .room import Room, Share
 
 #: Bytes of BSON in one page at the most, but for its first record: a record may have 16 MiB.
 PAGE_BYTES = 16 * 1024 * 1024
@@ -89,8 +90,9 @@ class Page:
 class _Found:
     """What becomes a page of ``limit`` documents, and one more, which tells that there is a next page."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, share: Share) -> None:
         self._limit = limit
+        self._share = share
         self._documents: list[Document] = []
         self._bytes = 0
 
@@ -109,6 +111,7 @@ class _Found:
         for raw in batch:
             if self.full:
                 return
+            self._share.take(len(raw.raw))
             self._documents.append(_decoded(raw))
             self._bytes += len(raw.raw)
 
@@ -168,6 +171,8 @@ class RecordReader:
         self._all = self
         #: Where records are; None where the server needs no such hint.
         self.occupancy: Occupancy | None = None
+        #: What pages may take of memory while they are read.
+        self.room = Room()
         #: The fields that begin an index.
         self.indexed: Collection[str] = ()
 
@@ -196,9 +201,10 @@ class RecordReader:
         Every query is one range of the index, so a page costs the same wherever it is.
         """
         deadline = deadline or self.deadline()
-        with self._failures(deadline):
+        share = Share(self.room)
+        with contextlib.closing(share), self._failures(deadline):
             await self._prepare()
-            found, collection = _Found(limit), self._of(selection)
+            found, collection = _Found(limit, share), self._of(selection)
             low, high = selection.range()
             filter_ = selection.query.filter(selection.now_ms, self._listed())
             if after is not None:

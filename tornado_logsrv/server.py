@@ -304,8 +304,9 @@ class Server:
         pause = Backoff(_MEND_SECONDS, _MEND_MOST_SECONDS)
         while True:
             await asyncio.sleep(_MEND_SECONDS)
-            if self._store.broken:
-                self._store.broken = False
+            if broken := [each for each in self._store.all if each.broken]:
+                for each in broken:
+                    each.broken = False
                 mongodb.kill("it says that it is broken, as it does once the disk is full")
                 await asyncio.sleep(pause.next())
             elif not self._application.writer.failures:

@@ -26,6 +26,7 @@ from .quarantine import Quarantine, Refusal, reason_of
 from .reading import RecordReader, reason
 from .records import apart, is_bad, timestamp_of
 from .retention import Retention
+from .room import Room
 from .shares import Held, joined, share_out
 
 log = logging.getLogger("logsrv.store")
@@ -108,6 +109,8 @@ class RecordStore:
         )
         self._tenants: dict[str, RecordStore] = {}
         self.held = Held()
+        #: What pages may take of memory while they are read.
+        self.room = Room()
         self._open(collection, query_timeout)
 
     def _open(self, collection: str, query_timeout: float) -> None:
@@ -118,6 +121,7 @@ class RecordStore:
         # Searches go where the URL says.
         anywhere = self._client[self._database.name][collection]
         self.reader = RecordReader(self._records, anywhere, self.prepare, query_timeout)
+        self.reader.room = self.room
         self._query_timeout = query_timeout
         self.changes = Changes(self._client, self._records)
         self._namespace = f"{self._database.name}.{collection}"

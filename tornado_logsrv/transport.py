@@ -40,6 +40,8 @@ BACKLOG = 2048
 
 #: The largest body, in bytes, that is collected for a fast route. Larger ones take the ordinary path.
 FAST_BODY = 1024 * 1024
+#: Bytes of bodies that are waited for at a time; with more of them underway the ordinary path reads, and counts, them.
+FAST_WAITING = 64 * 1024 * 1024
 
 #: The largest body, in bytes, that is answered together with others.
 _TOGETHER_BODY = 16 * 1024
@@ -335,7 +337,8 @@ class _Connection(asyncio.Protocol):
         self._reading_paused = False
         self._writing_paused = False
         self._unsent: list[bytes] = []
-        self._unsent_size = 0
+        self._unsent_size = self._sent_size = 0
+        self._awaited = 0
         self._drained: list[asyncio.Future[None]] = []
         self._done = server.done_future(loop)
         self._lost: asyncio.Future[None] = loop.create_future()
@@ -393,6 +396,7 @@ class _Connection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             self._tell_closed(exchange)
+        self._await_no_more()
         self._head.release()
         del self._step  # a method of this object: one more cycle
         self._server.on_close(self)
@@ -432,6 +436,7 @@ class _Connection(asyncio.Protocol):
         """Write what there is to send."""
         unsent = self._unsent
         if unsent and not self.closed:
+            self._sent_size += self._unsent_size
             self._unsent = []
             self._unsent_size = 0
             self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
@@ -457,6 +462,11 @@ class _Connection(asyncio.Protocol):
         self.closed = True
         self._step = self._wait
         self._transport.abort()
+
+    def sending(self) -> tuple[int, int, Any]:
+        """How many bytes the client is sent in all, how many of them the kernel has not taken, and the socket."""
+        left = 0 if self.closed else self._transport.get_write_buffer_size()
+        return self._sent_size, left, self._transport.get_extra_info("socket")
 
     async def close(self) -> None:
         """Close at once, and wait until everybody concerned has been told."""
@@ -562,6 +572,10 @@ class _Connection(asyncio.Protocol):
             if route and head.is_plain() and head.length <= min(FAST_BODY, self._max_body_size):
                 self._route, self._head_text = route, text
                 if len(received) < head.length:
+                    if self._server.awaited + head.length > FAST_WAITING:
+                        return self._begin()
+                    self._server.awaited += head.length
+                    self._awaited = head.length
                     self._expire_in(inf if self.body_timeout is None else self.body_timeout)
                 self._step = self._offer_fast_route
                 return True
@@ -585,6 +599,7 @@ class _Connection(asyncio.Protocol):
         head, received = self._head, self._received
         if len(received) < head.length:
             return self._starve()
+        self._await_no_more()
         body = bytes(received[: head.length])
         try:
             answer = self._call_fast_route(self._route, head.target, head.headers, body)
@@ -603,6 +618,10 @@ class _Connection(asyncio.Protocol):
             return True
         self._await_fast_route(cast(Awaitable[bytes], answer))
         return self._step != self._wait  # it may have come at once
+
+    def _await_no_more(self) -> None:
+        self._server.awaited -= self._awaited
+        self._awaited = 0
 
     def _await_fast_route(self, answer: Awaitable[bytes]) -> None:
         self._deadline = inf
@@ -880,6 +899,8 @@ class HTTPServer(listener.HTTPServer):
         if self.ssl_options is not None:
             self._ssl_context = ssl_options_to_context(self.ssl_options, server_side=True)
         self._opening: set[asyncio.Task[Any]] = set()
+        #: Bytes of bodies that fast routes wait for.
+        self.awaited = 0
         self._done: asyncio.Future[None] | None = None
         self._unflushed: list[_Connection] = []
         self.known_heads: dict[bytes, _KnownHead] = {}
@@ -908,6 +929,15 @@ class HTTPServer(listener.HTTPServer):
         task = loop.create_task(opening)
         self._opening.add(task)
         task.add_done_callback(self._open)
+
+    def sending(self, connection: Any) -> tuple[int, int, Any]:
+        """How many bytes the client is sent in all, how many of them the kernel has not taken, and the socket."""
+        sent: tuple[int, int, Any] = connection.sending()
+        return sent
+
+    def cut(self, connection: Any) -> None:
+        """Close at once."""
+        connection.abort()
 
     def _open(self, task: asyncio.Task[Any]) -> None:
         self._opening.discard(task)
