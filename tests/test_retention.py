@@ -70,8 +70,11 @@ def time():
 @pytest.fixture
 def sweeper(app, time):
     def sweeper(days, text, busy=lambda: False, now_ms=lambda: NOW):
+        async def now():
+            return now_ms()
+
         return Sweeper(
-            app.store, days, rules.parse(text), now_ms=now_ms, busy=busy, clock=time, sleep=time.sleep
+            app.store, days, rules.parse(text), now_ms=now, busy=busy, clock=time, sleep=time.sleep
         )  # fmt: skip
 
     return sweeper

@@ -11,6 +11,7 @@ from tornado.ioloop import PeriodicCallback
 
 from . import problems, readers, receivers
 from .backup import Backup
+from .clocks import Cautious
 from .config import Options
 from .errors import TooManyConnections
 from .feed import Feed
@@ -87,7 +88,7 @@ class LogApplication(tornado.web.Application):
             store,
             options.retention_days,
             options.retention,
-            now_ms=self.now_ms,
+            now_ms=Cautious(self.now_ms, store.now_ms).now_ms,
             busy=lambda: self.writer.failures > 0 or self.queue.size_bytes > self.queue.max_bytes // 2,
         )
         self.sweeper.tenants = lambda: self.gate.tenants

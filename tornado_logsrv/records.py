@@ -56,6 +56,8 @@ _DATA = b"\x00" + _OBJECT
 _SHALLOW_BYTES = 7 * jsontext.MAX_DEPTH
 #: An ObjectId counts with three bytes.
 _IDS_A_SECOND = 1 << 24
+#: It counts seconds with four, until 2106; a clock may jump anywhere.
+_LAST_SECOND = (1 << 32) - 1
 #: What bson.encode raises of a value that it cannot encode as it is.
 UNENCODABLE = (OverflowError, UnicodeEncodeError, BSONError, RecursionError)
 
@@ -96,7 +98,7 @@ class Ids:
 
     def _look(self) -> None:
         """See what second it is."""
-        now = int(self._clock())
+        now = min(int(self._clock()), _LAST_SECOND)
         if now > self._second:
             self._start_second(now)
         elif self._count == _IDS_A_SECOND:

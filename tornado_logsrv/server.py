@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
+from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 
 from . import __version__, dryrun, embedded, manual, receivers, serverlog
@@ -122,6 +123,15 @@ def _spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
+def _keep_time_by_what_passes() -> None:
+    """Have Tornado's timers go by asyncio's clock, which nobody can set.
+
+    Theirs is that on the wall: when it is set back by an hour, a PeriodicCallback does not run for an hour (its source
+    says so), and nothing would be written to MongoDB for so long.
+    """
+    IOLoop.current().time = asyncio.get_running_loop().time  # type: ignore[method-assign]
+
+
 class Server:
     """One server, from its options to its end."""
 
@@ -155,6 +165,8 @@ class Server:
     async def start(self) -> None:
         """Everything that must be there before the first request. Raises StartError."""
         options = self._options
+        # Before any timer is made.
+        _keep_time_by_what_passes()
         # Before the embedded servers, which have the same limit.
         most = self._reserve_descriptors()
         # A port that is taken is found before anything is started.

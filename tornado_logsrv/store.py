@@ -280,6 +280,11 @@ class RecordStore:
         occupancy = self.reader.occupancy
         return ((low, high),) if occupancy is None else occupancy.ranges_up(low, high)
 
+    async def now_ms(self) -> int:
+        """MongoDB's clock, in milliseconds since 1970. Raises PyMongoError."""
+        hello = await self._client.admin.command("hello")
+        return int(hello["localTime"].timestamp() * 1000)
+
     async def forget(self, before_ms: int) -> None:
         """There are no records from before this time. Raises PyMongoError."""
         if self.reader.occupancy is not None:

@@ -43,7 +43,7 @@ class Sweeper:
         days: int,
         rules: Sequence[Rule],
         *,
-        now_ms: Callable[[], int],
+        now_ms: Callable[[], Awaitable[int]],
         busy: Callable[[], bool],
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
@@ -113,13 +113,13 @@ class Sweeper:
                 return
             await self._sweep_rule(store, rule)
         if self._days:
-            await store.forget(self._now_ms() - self._days * DAY_MS - _TTL_SLACK_MS)
+            await store.forget(await self._now_ms() - self._days * DAY_MS - _TTL_SLACK_MS)
 
     def _whose(self, store: RecordStore) -> str:
         return "" if store is self._store else f"{store.name}: "
 
     async def _sweep_rule(self, store: RecordStore, rule: Rule) -> None:
-        before, cutoff = self.deleted[rule.name], self._now_ms() - rule.days * DAY_MS
+        before, cutoff = self.deleted[rule.name], await self._now_ms() - rule.days * DAY_MS
         async for start, end in store.retention.parts(self._swept.get((store.name, rule)), cutoff):
             while start < end:
                 began = self._clock()
