@@ -124,7 +124,7 @@ class Journal:
             self._end(request)
 
     def _end(self, request: Request) -> None:
-        error = JournalUnavailable("Redis does not answer, so ack=journal cannot be given; ack=memory can", 1)
+        error = JournalUnavailable("Redis takes no records now, so ack=journal cannot be given; ack=memory can", 1)
         self.refuse(request, error)
         request.done.set_exception(error)
 
