@@ -296,12 +296,14 @@ class RecordReader:
         direction = ASCENDING if order == "asc" else DESCENDING
         pipeline = self._matches(within, filter_)
         pipeline += [{"$sort": {"timestamp": direction, "_id": direction}}, {"$limit": found.room}]
-        cursor = collection.aggregate(pipeline, maxTimeMS=deadline.left_ms())
-        try:
-            while not found.full and (batch := await cursor.to_list(_FETCH)):
-                found.add(batch)
-        finally:
-            await cursor.close()
+        # What MongoDB answers, 16 MiB at the most, is in memory before it can be counted.
+        async with self.room.fetching:
+            cursor = collection.aggregate(pipeline, maxTimeMS=deadline.left_ms())
+            try:
+                while not found.full and (batch := await cursor.to_list(_FETCH)):
+                    found.add(batch)
+            finally:
+                await cursor.close()
 
     async def _counts(self, collection: Any, pipeline: list[Document], deadline: Deadline) -> list[Document]:
         cursor = collection.aggregate(pipeline, maxTimeMS=deadline.left_ms())

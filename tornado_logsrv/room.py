@@ -1,9 +1,13 @@
 """Memory for what is on its way in or out: bodies that arrive, pages that are read, answers that are not yet taken."""
 
+import asyncio
+
 from .errors import Overloaded
 
 #: Of each request so much is not counted: small ones go on when large and slow ones have taken all there is.
 FREE = 64 * 1024
+#: Pages that are fetched at a time; the driver has hardly more threads for them.
+FETCHES = 16
 
 
 class Room:
@@ -12,6 +16,8 @@ class Room:
     def __init__(self, size: float = float("inf")) -> None:
         self.size = size
         self.used = 0
+        #: Whoever fetches from MongoDB what is not counted yet.
+        self.fetching = asyncio.Semaphore(FETCHES)
 
     def take(self, more: int) -> None:
         """Raises Overloaded when there are not so many left."""

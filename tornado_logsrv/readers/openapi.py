@@ -13,7 +13,7 @@ import msgspec
 
 from .. import __version__, operations, problems
 from ..auth import Scope
-from ..errors import Forbidden, RateLimited, TooManyConnections, Unauthenticated
+from ..errors import Forbidden, Overloaded, RateLimited, TooManyConnections, Unauthenticated
 from ..handler import BaseHandler, BodyHandler, methods
 from ..operations import ANYTHING, TEXT, Content, Operation, Schema, json_of, one_of, open_object, operation
 from ..sessions import COOKIE
@@ -141,7 +141,8 @@ def _phrase(status: int) -> str:
 
 def _problems(handler: type[BaseHandler], scope: Scope) -> list[tuple[int, str, str]]:
     """Status, slug and title of all that a request may be refused for, by status."""
-    denials = (Forbidden, TooManyConnections, *(() if scope is Scope.OPEN else (Unauthenticated, RateLimited)))
+    asked = () if scope is Scope.OPEN else (Unauthenticated, RateLimited)
+    denials = (Forbidden, TooManyConnections, Overloaded, *asked)
     refusals = {*handler.refusals, *denials}
     return sorted((status, slug, title) for kind, status, slug, title in problems.PROBLEMS if kind in refusals)
 
