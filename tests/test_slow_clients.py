@@ -123,6 +123,16 @@ async def test_who_does_not_read_is_cut_off_and_who_reads_slowly_is_not(app, ser
         assert (await answer(idle[0]))[0] == 200
 
 
+@pytest.mark.gen_test
+async def test_what_was_taken_is_answered_though_there_is_no_room_for_the_answer(app, fetch):
+    app.room.size = 0
+    body = b"".join(b'{"create":{}}\n{"n":%d}\n' % n for n in range(1000))
+    answer = await fetch("/_bulk", body[: FREE // 2], headers={"Content-Type": "application/x-ndjson"})
+    assert answer.code == 200
+    assert len(answer.body) > FREE
+    assert app.unsettled == len(json.loads(answer.body)["items"])
+
+
 def start_of_body(size):
     return (
         b"POST /add-job HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % size + b"[" + b" " * (size - 100)

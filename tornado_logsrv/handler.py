@@ -55,6 +55,8 @@ class BaseHandler(tornado.web.RequestHandler):
     keeps_bounds = False
     #: How a client is asked for a token (RFC 9110, section 11.6.1).
     challenge = 'Bearer realm="logsrv"'
+    #: Whether a large answer may be refused for want of memory.
+    answer_is_counted = True
     #: Whose request it is, once it is admitted.
     token: Token | None = None
 
@@ -139,7 +141,7 @@ class BaseHandler(tornado.web.RequestHandler):
     def finish(self, chunk: Any = None) -> Any:
         """End the answer with ``chunk``. Raises Overloaded when there is no memory for so much."""
         share = self.share
-        if chunk is not None and len(chunk) > FREE:
+        if self.answer_is_counted and chunk is not None and len(chunk) > FREE:
             share.take(len(chunk))
         sent = super().finish(chunk)
         if share.counted:
@@ -317,6 +319,8 @@ class ReceiverHandler(BodyHandler):
     scope = Scope.WRITE
     keeps_bounds = True
     source = JOB_SOURCE
+    #: Records that are taken cannot be refused any more.
+    answer_is_counted = False
     refusals = (
         *BodyHandler.refusals,
         errors.BadParameter,
