@@ -10,7 +10,13 @@ _MARGIN = " " * 7
 
 #: What the options are about; those that are in no list come last.
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Listening", ("port", "address", "max_connections", "max_body_bytes", "max_watchers", "transport", "reuse_port")),
+    (
+        "Listening",
+        (
+            "port", "address", "max_connections", "max_body_bytes", "requests_max_bytes", "max_watchers", "transport",
+            "reuse_port",
+        ),
+    ),
     ("Storing", ("mongo_url", "mongo_db", "mongo_collection", "flush_interval_ms", "batch_size", "query_timeout")),
     (
         "Keeping what is not stored yet",
