@@ -132,6 +132,8 @@ def _responses(handler: type[BaseHandler], declared: Operation, scope: Scope, ha
         return found | other | {"default": _answer("refused, or not possible now", handler.problem_content)}
     for status, kinds in itertools.groupby(_problems(handler, scope), lambda each: each[0]):
         found.setdefault(str(status), _refusal({slug: title for _, slug, title in kinds}))
+    if has_names:
+        found.setdefault("404", _answer("no such path", {problems.CONTENT_TYPE: _PROBLEM}))
     return found
 
 
