@@ -11,8 +11,8 @@ from tornado_logsrv.receivers.rows import Bad, Batch, Row
 from tornado_logsrv.records import DerivedIds
 
 
-def batch_of(source: str, found: Iterable[Row | Bad], now_ms: int) -> Batch:
-    """The batch of a request that is received at ``now_ms``."""
+def batch_of(source: str, found: Iterable[Row | Bad | None], now_ms: int, turns: list[int] | None = None) -> Batch:
+    """The batch of a request that is received at ``now_ms``; ``turns``: how many rows it had at each turn of others."""
     options = SimpleNamespace(queue_max_bytes=1 << 28)
     application = SimpleNamespace(now_ms=lambda: now_ms, options=options)
     handler: Any = SimpleNamespace(
@@ -24,6 +24,8 @@ def batch_of(source: str, found: Iterable[Row | Bad], now_ms: int) -> Batch:
         # What it waits for is only that others have their turn.
         while True:
             encoding.send(None)
+            if turns is not None:
+                turns.append(len(batch.ids))
     except StopIteration:
         return batch
 

@@ -62,7 +62,7 @@ def json_push(*values: Any, stream: Any = None) -> bytes:
 
 
 def read(body: bytes, is_json: bool = False, tenant: str = "") -> list:
-    return list(loki.parse(body, is_json, LIMIT, tenant))
+    return [row for row in loki.parse(body, is_json, LIMIT, tenant) if row is not None]
 
 
 def plain(row: rows.Row) -> dict:

@@ -48,7 +48,7 @@ def record(body: str = "hello", **fields: object) -> LogRecord:
 
 
 def read(body: bytes, is_json: bool = False) -> list:
-    return list(otlp.parse(body, is_json))
+    return [row for row in otlp.parse(body, is_json) if row is not None]
 
 
 def plain(row: rows.Row) -> dict:
@@ -260,6 +260,20 @@ class TestJson:
     def test_what_is_not_the_message_is_unreadable(self, body, told):
         with pytest.raises(errors.Unreadable, match=told):
             read(body, True)
+
+
+@pytest.mark.parametrize("field", ["entity_refs", "id_keys"])
+def test_more_entities_or_keys_of_them_than_one_may_have_are_refused(field):
+    many = rows.MAX_MEMBERS + 1
+    refs = [{} for _ in range(many)] if field == "entity_refs" else [{"id_keys": [""] * many}]
+    logs = {"resource": {"entity_refs": refs}, "scope_logs": [{"log_records": [{}]}]}
+    (bad,) = read(ExportLogsServiceRequest(resource_logs=[logs]).SerializeToString())
+    assert f"{many} members" in bad.reason
+
+
+def test_what_holds_no_record_is_a_place_to_give_others_their_turn():
+    made = ExportLogsServiceRequest(resource_logs=[{}, {"scope_logs": [{}]}])
+    assert list(otlp.parse(made.SerializeToString(), False)) == [None, None]
 
 
 # Any value, and any text that both protobuf and BSON take for a key.

@@ -77,3 +77,12 @@ def test_bad_rows_are_in_their_place():
     assert [records.is_bad(record) for record in batch.records] == [False, True, False]
     assert batch.reasons == ["record 1: no"]
     assert (batch.ids[2], records.id_of(batch.records[2])) == (b"i" * 12, b"i" * 12)
+
+
+def test_others_have_their_turn_after_a_row_that_took_long_and_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(rows, "BREATH", 0)
+    found = [None, *(Row(str(n), {}, [], None, b"") for n in range(2)), None]
+    turns = []
+    batch = batch_of("t", found, 0, turns)
+    assert turns == [0, 1, 2, 2]
+    assert [document["message"] for document in documents(batch)] == ["0", "1"]

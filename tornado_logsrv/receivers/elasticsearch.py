@@ -35,6 +35,8 @@ SOURCE = "elasticsearch"
 #: Action lines that are kept as they were read: most of a request are the same.
 KEPT_ACTIONS = 1024
 KEPT_BYTES = 256
+#: Items that are looked for before the first of them is read: of lines that are none, more would take too long.
+ITEMS = 1024
 
 _SPACE = b" \t\r"
 _ACTIONS = frozenset(("create", "index", "update", "delete"))
@@ -111,8 +113,11 @@ class _Reader:
             if action is not None and action.operation == "delete":
                 found.append((action, None))
                 action = None
+            if len(found) >= ITEMS:
+                yield from _items(found)
+                found = []
         self._action = action
-        return _items(found)
+        yield from _items(found)
 
     def end(self) -> Iterator[Item]:
         """What the end of the body leaves open."""
@@ -315,17 +320,19 @@ class BulkHandler(probes.ElasticsearchHandler, ReceiverHandler):
         await self.post(index)
 
 
-def rows(items: Iterator[Item], fates: list[tuple[Action, int]]) -> Iterator[Row | Bad]:
-    """The rows of ``items``; ``fates`` is filled with their places."""
+def rows(items: Iterator[Item], fates: list[tuple[Action, int]]) -> Iterator[Row | Bad | None]:
+    """The rows of ``items``, None for one that makes no record; ``fates`` is filled with their places."""
     created: set[bytes] = set()
     place = 0
     for action, row in items:
         if row is None:
             fates.append((action, _UNSUPPORTED))
+            yield None
             continue
         if action.id is not None and action.operation == "create" and type(row) is Row:
             if row.id in created:
                 fates.append((action, _CONFLICT))
+                yield None
                 continue
             created.add(row.id)
         fates.append((action, place))

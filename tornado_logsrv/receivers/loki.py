@@ -78,8 +78,8 @@ class _Of(NamedTuple):
     level: str
 
 
-def parse(body: bytes, is_json: bool, limit: int, tenant: str = "") -> Iterator[Row | Bad]:
-    """The entries of a push; what snappy holds may have ``limit`` bytes.
+def parse(body: bytes, is_json: bool, limit: int, tenant: str = "") -> Iterator[Row | Bad | None]:
+    """The entries of a push, None for a stream without any; what snappy holds may have ``limit`` bytes.
 
     Raises, before any of them, Unreadable when ``body`` is none, and TooLarge.
     """
@@ -101,7 +101,7 @@ def _unpacked(body: bytes, limit: int) -> bytes:
         raise Unreadable(f"the body is not a block of {error}") from None
 
 
-def _stream(raw: Any, tenant: str, read: Any, read_entry: Any) -> Iterator[Row | Bad]:
+def _stream(raw: Any, tenant: str, read: Any, read_entry: Any) -> Iterator[Row | Bad | None]:
     try:
         labels, plain, entries = read(raw)
         encoded, notes = shared("labels", labels, plain)
@@ -110,6 +110,8 @@ def _stream(raw: Any, tenant: str, read: Any, read_entry: Any) -> Iterator[Row |
     except Refused as error:
         yield Bad(bytes(raw), f"stream: {error}")
         return
+    if not entries:
+        yield None
     for entry in entries:
         try:
             yield read_entry(of, entry)

@@ -41,7 +41,7 @@ from ..operations import (
 from . import protobuf
 from .otlp_json import Json
 from .otlp_protobuf import Protobuf
-from .rows import Bad, Batch, Groups, Row, shared
+from .rows import Bad, Batch, Groups, Row, members, shared
 
 PROTOBUF_TYPES = ("application/x-protobuf", "application/protobuf")
 
@@ -77,6 +77,9 @@ class Reader(Protocol):
     def attributes(self, raws: Any) -> dict[str, Any]:
         """Attributes by their keys."""
 
+    def entities(self, raws: Any) -> Any:
+        """The EntityRefs of a resource."""
+
     def id(self, raw: Any) -> str:
         """A trace id or span id in hex."""
 
@@ -85,8 +88,8 @@ class Reader(Protocol):
 Shared = tuple[bytes, jsontext.Notes]
 
 
-def parse(body: bytes, is_json: bool) -> Iterator[Row | Bad]:
-    """The log records of an ExportLogsServiceRequest.
+def parse(body: bytes, is_json: bool) -> Iterator[Row | Bad | None]:
+    """The log records of an ExportLogsServiceRequest; None after what holds no record, and takes its time all the same.
 
     Raises Unreadable, before any of them, when ``body`` is none, and TooLarge, before any or among them.
     """
@@ -96,27 +99,31 @@ def parse(body: bytes, is_json: bool) -> Iterator[Row | Bad]:
     return (row for raw in found for row in _resource_logs(reader, raw, groups))
 
 
-def _resource_logs(reader: Reader, raw: Any, groups: Groups) -> Iterator[Row | Bad]:
+def _resource_logs(reader: Reader, raw: Any, groups: Groups) -> Iterator[Row | Bad | None]:
     try:
         logs = reader.message("ResourceLogs", raw)
         of_resource = _shared(reader, (b"", []), "resource", _resource(reader, logs))
     except Refused as error:
         yield Bad(bytes(raw), f"resource logs: {error}")
         return
+    if not logs.scope_logs:
+        yield None
     for scope_logs in groups.of(logs.scope_logs):
         yield from _scope_logs(reader, scope_logs, of_resource)
 
 
-def _scope_logs(reader: Reader, raw: Any, of_resource: Shared) -> Iterator[Row | Bad]:
+def _scope_logs(reader: Reader, raw: Any, of_resource: Shared) -> Iterator[Row | Bad | None]:
     try:
         logs = reader.message("ScopeLogs", raw)
-        members, notes = _shared(reader, of_resource, "scope", _scope(reader, logs))
+        of_scope, notes = _shared(reader, of_resource, "scope", _scope(reader, logs))
     except Refused as error:
         yield Bad(bytes(raw), f"scope logs: {error}")
         return
+    if not logs.log_records:
+        yield None
     for record in logs.log_records:
         try:
-            yield _row(reader, record, members, notes)
+            yield _row(reader, record, of_scope, notes)
         except Refused as error:
             yield Bad(bytes(record), str(error))
 
@@ -135,13 +142,13 @@ def _resource(reader: Reader, logs: Any) -> dict[str, Any]:
     return _filled(
         attributes=reader.attributes(resource.attributes),
         dropped_attributes_count=resource.dropped_attributes_count,
-        entity_refs=[_entity(ref) for ref in resource.entity_refs],
+        entity_refs=[_entity(ref) for ref in reader.entities(resource.entity_refs)],
         schema_url=logs.schema_url,
     )
 
 
 def _entity(ref: Any) -> dict[str, Any]:
-    id_keys, description_keys = list(ref.id_keys), list(ref.description_keys)
+    id_keys, description_keys = list(members(ref.id_keys)), list(members(ref.description_keys))
     return _filled(type=ref.type, id_keys=id_keys, description_keys=description_keys, schema_url=ref.schema_url)
 
 

@@ -210,6 +210,10 @@ class Json:
             return jsontext.from_pairs(read)
         return found
 
+    def entities(self, refs: Sequence[_Entity]) -> Any:
+        """The EntityRefs ``refs``. Raises TooLarge."""
+        return members(refs)
+
     def id(self, raw: str) -> str:
         """``raw`` in lower case where it is hex, and as it is where some sender has put something else."""
         return raw.lower() if _HEX.fullmatch(raw) else raw

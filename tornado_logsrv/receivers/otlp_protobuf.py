@@ -25,7 +25,7 @@ _MESSAGES = protobuf.declare(
     "otlp",
     Request="repeated bytes resource_logs = 1",
     ResourceLogs="bytes resource = 1, repeated bytes scope_logs = 2, string schema_url = 3",
-    Resource="repeated bytes attributes = 1, uint32 dropped_attributes_count = 2, repeated EntityRef entity_refs = 3",
+    Resource="repeated bytes attributes = 1, uint32 dropped_attributes_count = 2, repeated bytes entity_refs = 3",
     EntityRef="string schema_url = 1, string type = 2,"
     "repeated string id_keys = 3, repeated string description_keys = 4",
     ScopeLogs="bytes scope = 1, repeated bytes log_records = 2, string schema_url = 3",
@@ -68,6 +68,10 @@ class Protobuf:
     def attributes(self, raws: Sequence[bytes]) -> dict[str, Any]:
         """The KeyValues ``raws`` as an object. Raises Unreadable and TooLarge."""
         return self._object([_kept.get(raw) or self._pair(raw) for raw in members(raws)])
+
+    def entities(self, raws: Sequence[bytes]) -> Any:
+        """The EntityRefs that ``raws`` encode. Raises Unreadable and TooLarge."""
+        return [protobuf.read(_MESSAGES["EntityRef"], raw) for raw in members(raws)]
 
     def id(self, raw: bytes) -> str:
         """``raw`` in hex."""

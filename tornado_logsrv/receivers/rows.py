@@ -7,7 +7,6 @@ after it alone, and how many bytes its records are.
 
 import asyncio
 import contextlib
-import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -29,7 +28,7 @@ MAX_BAD = 10_000
 MAX_GROUPS = 50_000
 #: Members of one object or array at the most; MongoDB could not hold many more, and an empty one takes two bytes.
 MAX_MEMBERS = 65_536
-#: Rows that are encoded together.
+#: Rows that are encoded together, at the most.
 CHUNK = 128
 #: Seconds after which the server turns to its other clients for a moment.
 BREATH = 0.01
@@ -95,23 +94,34 @@ class Batch:
         self.rejected: dict[int, str] = {}
         self.lost: set[int] = set()
 
-    async def encode(self, rows: Iterable[Row | Bad]) -> None:
-        """Encode ``rows``; ids count through good and bad alike.
+    async def encode(self, rows: Iterable[Row | Bad | None]) -> None:
+        """Encode ``rows``; ids count through good and bad alike. None is no row, but a place to give others their turn.
 
         Raises what ``rows`` raises; TooLarge when they are more than MAX_ROWS or the queue could never hold them, and
         Unreadable when more than MAX_BAD are bad.
         """
-        rows = iter(rows)
         began = time.monotonic()
-        while chunk := list(itertools.islice(rows, CHUNK)):
-            self._encode(chunk)
-            if len(self.ids) > MAX_ROWS:
-                raise TooLarge(f"the body has more than {MAX_ROWS} records, the most that one request can have")
-            if len(self.rejected) > MAX_BAD:
-                raise Unreadable(f"more than {MAX_BAD} records cannot be read; the last: {self.reasons[-1]}")
+        chunk: list[Row | Bad] = []
+        for row in rows:
+            if row is not None:
+                chunk.append(row)
+            # One row can take as long as thousands of others.
+            if len(chunk) < CHUNK and time.monotonic() <= began + BREATH:
+                continue
+            self._encode_some(chunk)
+            chunk = []
             if time.monotonic() > began + BREATH:
                 await asyncio.sleep(0)
                 began = time.monotonic()
+        self._encode_some(chunk)
+
+    def _encode_some(self, chunk: Sequence[Row | Bad]) -> None:
+        if chunk:
+            self._encode(chunk)
+        if len(self.ids) > MAX_ROWS:
+            raise TooLarge(f"the body has more than {MAX_ROWS} records, the most that one request can have")
+        if len(self.rejected) > MAX_BAD:
+            raise Unreadable(f"more than {MAX_BAD} records cannot be read; the last: {self.reasons[-1]}")
 
     @property
     def reasons(self) -> list[str]:
