@@ -65,7 +65,7 @@ def test_objects_one_after_the_other(between):
     assert kinds(b"\xef\xbb\xbf" + body.encode()) == ["a}{b", {"a": [1]}, False]
 
 
-@pytest.mark.parametrize("body", [b"", b" \r\n"])
+@pytest.mark.parametrize("body", [b"", b" \r\n", b"\xef\xbb\xbf"])
 def test_nothing_is_no_data(body):
     with pytest.raises(splunk.Refusal) as refusal:
         kinds(body)

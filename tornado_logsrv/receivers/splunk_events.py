@@ -7,6 +7,7 @@ again (Docker, daemon/logger/splunk/splunk.go: all that is not 200 is). So a bad
 Source: Splunk's "Format events for HTTP Event Collector".
 """
 
+import codecs
 import functools
 import json
 import re
@@ -90,7 +91,7 @@ def parse(body: bytes, metadata: Mapping[str, str]) -> Iterator[Row | BadEvent]:
 
     Raises Refusal when there is nothing.
     """
-    if not body.strip():
+    if not body.removeprefix(codecs.BOM_UTF8).strip():
         raise Refusal(5, "the body is empty")
     start = 0
     while start < len(body):
