@@ -22,6 +22,7 @@ from . import (
     reuse_port,
     sizes,
     stored,
+    tail,
 )  # fmt: skip
 from .rows import Row, table
 from .scale import FULL, QUICK, Scale
@@ -35,6 +36,7 @@ MEASUREMENTS: dict[str, Callable[[Scale], list[Row]]] = {
     "recovery": recovery.measure,
     "outage": outage.measure,
     "pages": pages.measure,
+    "tail": tail.measure,
     "reuse_port": reuse_port.measure,
     "sizes": sizes.measure,
 }

@@ -140,7 +140,7 @@ async def test_a_failure_in_the_middle_cuts_the_answer_short(http_server, http_p
     assert str(error) in caplog.text
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_no_more_is_read_than_the_client_takes_and_that_it_leaves_is_no_failure(
     http_server, http_port, app, monkeypatch, caplog
 ):
