@@ -18,6 +18,7 @@ from .feed import Feed
 from .gate import Gate
 from .handler import BaseHandler, NotFoundHandler
 from .health import Health
+from .indexer import Indexer
 from .intake import Intake
 from .journal import Journal
 from .listener import Connections
@@ -92,6 +93,8 @@ class LogApplication(tornado.web.Application):
             busy=lambda: self.writer.failures > 0 or self.queue.size_bytes > self.queue.max_bytes // 2,
         )
         self.sweeper.tenants = lambda: self.gate.tenants
+        self.indexer = Indexer(store, options.index)
+        self.indexer.tenants = lambda: self.gate.tenants
         self.health = Health(self)
         self.requests = Requests()
         rules = self.wildcard_router.rules

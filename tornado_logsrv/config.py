@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import rules
+from . import indexes, rules
 from .errors import OptionError
 
 Check = Callable[[str], Any]
@@ -200,6 +200,9 @@ class Options:
     )
     stored_timeout: float = _option("30s", duration, "how long ack=stored waits for MongoDB before it answers 504")
     query_timeout: float = _option("30s", some_duration, "how long MongoDB may take for what one request reads")
+    index: tuple[str, ...] = _option(
+        "", indexes.parse, "fields that get an index, named as in q, such as level,trace_id; commas between"
+    )
     spool_max_bytes: int = _option("0", size, "disk in --data_dir for what a full queue overflows to (0: none)")
     queue_max_bytes: int = _option("256MiB", size, "memory for records not yet stored; when full, requests get 503")
     max_body_bytes: int = _option("16MiB", size, "largest request body, also once decompressed")

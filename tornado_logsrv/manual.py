@@ -17,7 +17,10 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "reuse_port",
         ),
     ),
-    ("Storing", ("mongo_url", "mongo_db", "mongo_collection", "flush_interval_ms", "batch_size", "query_timeout")),
+    (
+        "Storing",
+        ("mongo_url", "mongo_db", "mongo_collection", "flush_interval_ms", "batch_size", "query_timeout", "index"),
+    ),
     (
         "Keeping what is not stored yet",
         ("ack", "journal_replicas", "stored_timeout", "redis_url", "redis_prefix", "instance", "data_dir",

@@ -34,6 +34,9 @@ STREAM_PAGE = 1000
 #: Seconds with few records that are read at once where a filter may leave nothing of them, so that no more is read
 #: behind the last record of a page, or held in SecantusDB's memory, than this.
 _SCAN_SECONDS = 64
+#: What of a page has to be found in so many ranges: with less, what is sought is rare, and SecantusDB finds it faster
+#: by an index, from which it fetches every record with a value.
+_LEAST_FOUND = {3: 0.01, 8: 0.1}
 _FETCH = 100
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
 _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
@@ -100,6 +103,11 @@ class _Found:
     def full(self) -> bool:
         """Whether no more is wanted."""
         return len(self._documents) > self._limit or (self._bytes > PAGE_BYTES and len(self._documents) > 1)
+
+    @property
+    def share(self) -> float:
+        """How much of the page has been found."""
+        return len(self._documents) / self._limit
 
     @property
     def room(self) -> int:
@@ -174,7 +182,7 @@ class RecordReader:
         #: What pages may take of memory while they are read.
         self.room = Room()
         #: The fields that begin an index.
-        self.indexed: Collection[str] = ()
+        self.indexed: frozenset[str] = frozenset()
 
     def only(self, source: str) -> "RecordReader":
         """The records of one source, for who may see no others; with an empty one, all."""
@@ -208,12 +216,16 @@ class RecordReader:
             low, high = selection.range()
             filter_ = selection.query.filter(selection.now_ms, self._listed())
             if after is not None:
-                await self._find(collection, found, _same_moment(order, after), filter_, order, deadline)
+                await self._run(collection, found, (_same_moment(order, after), self._only, filter_), order, deadline)
                 low, high = _behind(order, after, low, high)
-            for start, end in self._ranges(order, low, high, bool(filter_ or self._only)):
+            for number, (start, end) in enumerate(self._ranges(order, low, high, bool(filter_ or self._only))):
                 if found.full:
                     break
-                await self._find(collection, found, _between(start, end), filter_, order, deadline)
+                if found.share < _LEAST_FOUND.get(number, 0) and (by := self._index_for(selection)) is not None:
+                    rest = (low, end) if order == "desc" else (start, high)
+                    await self._run(collection, found, _split(*by, _between(*rest), self._only), order, deadline)
+                    break
+                await self._run(collection, found, (_between(start, end), self._only, filter_), order, deadline)
             return found.page()
 
     async def count_levels(
@@ -229,7 +241,7 @@ class RecordReader:
             low, high = selection.range()
             filter_ = selection.query.filter(selection.now_ms, self._listed())
             for start, end in self._ranges("asc", low, high, True):
-                pipeline = [*self._matches(_between(start, end), filter_), group]
+                pipeline = [*_matches((_between(start, end), self._only, filter_)), group]
                 for counted in await self._counts(self._of(selection), pipeline, deadline):
                     found[int(counted["_id"]["bucket"]), _level(counted["_id"])] += counted["count"]
         return found
@@ -277,9 +289,18 @@ class RecordReader:
     def _of(self, selection: Selection) -> Any:
         return self._anywhere if selection.anywhere else self._collection
 
-    def _listed(self) -> Collection[str]:
-        # SecantusDB looks into one index, that of the time, and compares a value with each of a list one by one.
-        return self._all.indexed if self._all.occupancy is None else ()
+    def _listed(self) -> frozenset[str]:
+        # SecantusDB, which reads by time, compares a value with each of a list one by one.
+        return self._all.indexed if self._all.occupancy is None else frozenset()
+
+    def _index_for(self, selection: Selection) -> tuple[str, Document] | None:
+        """The field of a selection by whose index SecantusDB finds all records with its value, and the filter."""
+        occupancy, indexed = self._all.occupancy, self._all.indexed - {"timestamp", "_id"}
+        if occupancy is None or not indexed:
+            return None
+        filter_ = selection.query.filter(selection.now_ms, indexed)
+        path = next((path for path in indexed if set(filter_.get(path, ())) == {"$in"}), None)
+        return None if path is None else (path, filter_)
 
     def _ranges(self, order: Order, low: int | None, high: int | None, filtered: bool) -> Iterable[Range]:
         if low is not None and high is not None and low >= high:
@@ -290,11 +311,11 @@ class RecordReader:
         ranges = occupancy.ranges_up if order == "asc" else occupancy.ranges_down
         return ranges(low, high, _SCAN_SECONDS) if filtered else ranges(low, high)
 
-    async def _find(
-        self, collection: Any, found: "_Found", within: Document, filter_: Document, order: Order, deadline: Deadline
+    async def _run(
+        self, collection: Any, found: "_Found", filters: Iterable[Document], order: Order, deadline: Deadline
     ) -> None:
         direction = ASCENDING if order == "asc" else DESCENDING
-        pipeline = self._matches(within, filter_)
+        pipeline = _matches(filters)
         pipeline += [{"$sort": {"timestamp": direction, "_id": direction}}, {"$limit": found.room}]
         # What MongoDB answers, 16 MiB at the most, is in memory before it can be counted.
         async with self.room.fetching:
@@ -308,10 +329,6 @@ class RecordReader:
     async def _counts(self, collection: Any, pipeline: list[Document], deadline: Deadline) -> list[Document]:
         cursor = collection.aggregate(pipeline, maxTimeMS=deadline.left_ms())
         return [_decoded(raw) for raw in await cursor.to_list(None)]
-
-    def _matches(self, within: Document, filter_: Document) -> list[Document]:
-        # In stages, since SecantusDB looks for an index in the first alone, and in none that has $and or $or.
-        return [{"$match": each} for each in (within, self._only, filter_) if each]
 
     @contextlib.contextmanager
     def _failures(self, deadline: Deadline) -> Iterator[None]:
@@ -351,6 +368,11 @@ def _decoded(raw: RawBSONDocument) -> Document:
     return bson.decode(raw.raw, _CODEC)
 
 
+def _matches(filters: Iterable[Document]) -> list[Document]:
+    # In stages, since SecantusDB looks for an index in the first alone, and in none that has $and or $or.
+    return [{"$match": each} for each in filters if each]
+
+
 def _level(group: Document) -> str | int | float | None:
     level = group.get("level")
     return level if isinstance(level, str | int | float) and not isinstance(level, bool) else None
@@ -358,6 +380,12 @@ def _level(group: Document) -> str | int | float | None:
 
 def _same_moment(order: Order, after: Position) -> Document:
     return {"timestamp": DatetimeMS(after.timestamp_ms), "_id": {"$gt" if order == "asc" else "$lt": after.id}}
+
+
+def _split(path: str, filter_: Document, *others: Document) -> list[Document]:
+    """``filter_`` with what it says of ``path`` first, and ``others``."""
+    rest = {name: value for name, value in filter_.items() if name != path}
+    return [{path: filter_[path]}, *others, rest]
 
 
 def _behind(order: Order, after: Position, low: int | None, high: int | None) -> Range:

@@ -196,6 +196,7 @@ class Server:
             self._tasks.append(asyncio.ensure_future(embedded.sync(self._data.path)))
         self._application.start()
         self._tasks.append(asyncio.ensure_future(self._application.sweeper.run()))
+        self._tasks.append(asyncio.ensure_future(self._application.indexer.run()))
         self._install_signals()
         _spare_the_collector()
         # Last: from here on, requests come.

@@ -17,7 +17,7 @@ from motor.motor_tornado import MotorClient
 from pymongo import ASCENDING, InsertOne, ReadPreference, WriteConcern
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
-from . import sharding
+from . import indexes, sharding
 from .changes import Changes
 from .errors import StartError
 from .occupancy import HOUR_MS, Occupancy
@@ -167,15 +167,30 @@ class RecordStore:
         build = await self._client.admin.command("buildInfo")
         if "secantusVersion" in build:
             self.reader.occupancy = await self._load_occupancy()
-        self.reader.indexed = await self._indexed_fields()
+        self._note_indexes(await self._indexes())
         self.shard_problem = await sharding.problem(self._client, self._namespace)
         if self.shard_problem:
             log.warning("%s", self.shard_problem)
         self._known = True
 
-    async def _indexed_fields(self) -> frozenset[str]:
-        """The fields that begin an index: ours, and those that somebody else has made."""
-        return frozenset([next(iter(index["key"])) async for index in self._records.list_indexes()])
+    async def make_index(self, path: str) -> bool:
+        """Make an index for a field, unless there is one with its keys, whoever made it; whether one was made.
+
+        Raises PyMongoError, also for one that takes longer than the driver waits: it is made all the same.
+        """
+        await self.prepare()
+        missing = indexes.keys(path) not in await self._indexes()
+        if missing:
+            await self._records.create_index(indexes.keys(path), name=indexes.name(path))
+        self._note_indexes(await self._indexes())
+        return missing
+
+    async def _indexes(self) -> list[list[tuple[str, Any]]]:
+        return [list(index["key"].items()) async for index in self._records.list_indexes()]
+
+    def _note_indexes(self, found: Sequence[Sequence[tuple[str, Any]]]) -> None:
+        # Ours, and those that somebody else has made.
+        self.reader.indexed = frozenset(keys[0][0] for keys in found)
 
     async def _load_occupancy(self) -> Occupancy:
         occupancy = Occupancy()
