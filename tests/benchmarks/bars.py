@@ -17,3 +17,5 @@ FLAT = at_most(1.5)
 #: Requests a second at ack=journal, beside ack=memory: one record a request on 32 connections and more; 1000 a request.
 JOURNAL = at_least(0.7)
 JOURNAL_BATCH = at_least(0.9)
+#: The first page of a query on an indexed field, and a histogram of an hour, beside the bare motor call.
+SEARCH = at_most(2)

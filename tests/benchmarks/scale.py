@@ -29,6 +29,9 @@ class Scale:
     #: The deep page: that of one record each where few are stored, of 100 where many are; both are the last page.
     page: int
     page_requests: int
+    #: Records that are written with indexes in one round; those that are searched.
+    indexed: int
+    searched: int
 
 
 FULL = Scale(
@@ -46,6 +49,8 @@ FULL = Scale(
     outage=300_000,
     page=10_000,
     page_requests=40,
+    indexed=20_000,
+    searched=1_000_000,
 )
 QUICK = Scale(
     rounds=1,
@@ -62,4 +67,6 @@ QUICK = Scale(
     outage=10_000,
     page=50,
     page_requests=5,
+    indexed=1_000,
+    searched=3_000,
 )

@@ -13,7 +13,7 @@ import urllib.parse
 
 _ID = re.compile(rb'"_id":"([0-9a-f]{24})"')
 _ANSWERED = re.compile(rb'"id":"([0-9a-f]{24})"')
-_SETTLE_SECONDS = 1.0
+_SETTLE_SECONDS = 0.4
 
 
 @dataclasses.dataclass(frozen=True)
