@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tornado_logsrv.readers import pages
+
 from .browser import Visit, chromium, until
 from .process import eventually, running
 
@@ -149,6 +151,10 @@ def test_what_a_browser_has_is_not_sent_again(server):
         ask(server, path="/static/page.js", **{"If-None-Match": headers["Etag"]})
     raised.value.close()
     assert raised.value.code == 304
+
+
+def test_the_page_is_light():
+    assert sum(len(file.packed) for file in pages.files().values()) < 60_000
 
 
 @pytest.mark.parametrize("path", ["/static/nothing.js", "/static/index.html", "/static/..%2Fhandler.py", "/static/"])
