@@ -132,7 +132,14 @@ class JournalUnavailable(Unavailable):
 
 
 class StoredTimeout(Unavailable):
-    """The records are taken and kept, but MongoDB has not confirmed them in the time there was to wait."""
+    """The records are taken and kept, but MongoDB has not confirmed them in the time there was to wait.
+
+    ``journaled``: Redis has them, so they will be stored whatever becomes of this process.
+    """
+
+    def __init__(self, message: str, retry_after: int, *, journaled: bool) -> None:
+        super().__init__(message, retry_after)
+        self.journaled = journaled
 
 
 class ChangesLost(LogsrvError):

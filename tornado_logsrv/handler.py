@@ -29,6 +29,8 @@ log = logging.getLogger("logsrv.http")
 audit = logging.getLogger("logsrv.audit")
 
 MAX_KEY = 255
+#: The acknowledgement that was given, in the answers of protocols whose bodies have no place for it.
+ACK = "X-Logsrv-Ack"
 Refusals = tuple[type[errors.Refused], ...]
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -321,6 +323,8 @@ class ReceiverHandler(BodyHandler):
     source = JOB_SOURCE
     #: Records that are taken cannot be refused any more.
     answer_is_counted = False
+    #: Whether callers know that a 504 is of records that were taken. Log shippers do not, and send them again.
+    knows_stored_timeout = False
     refusals = (
         *BodyHandler.refusals,
         errors.BadParameter,
@@ -357,7 +361,23 @@ class ReceiverHandler(BodyHandler):
         return NewIds(self.application.ids, of_whom) if of_whom else self.application.new_ids
 
     async def accept(self, records: Sequence[bytes]) -> Receipt:
-        """Take ``records``, all or none, at the level that was asked for. Raises Unavailable."""
+        """Take ``records``, all or none, at the level that was asked for. Raises Unavailable.
+
+        What Redis has and MongoDB has not confirmed in time is acknowledged as ``journal``, and the answer's head says
+        so, unless the caller knows what StoredTimeout means.
+        """
+        if self.knows_stored_timeout:
+            return await self._accept(records)
+        try:
+            receipt = await self._accept(records)
+        except errors.StoredTimeout as error:
+            if not error.journaled:
+                raise
+            receipt = Receipt("journal")
+        self.set_header(ACK, receipt.ack)
+        return receipt
+
+    async def _accept(self, records: Sequence[bytes]) -> Receipt:
         assert self.token is not None
         records = self.binding.records(records)
         receipt = self.application.intake.accept(records, self._ack, self.binding.origin(self.source))
@@ -378,6 +398,8 @@ class ReceiverHandler(BodyHandler):
 
 class CollectingHandler(ReceiverHandler):
     """A receiver that is its collector: what it does with a body, the fast lane does as well."""
+
+    knows_stored_timeout = True
 
     def prepare(self) -> None:
         """Raises what ReceiverHandler does."""

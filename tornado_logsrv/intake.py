@@ -214,18 +214,21 @@ class Intake:
         return True
 
     async def _stored(self, records: Sequence[bytes], source: str) -> Receipt:
+        journaled = True
         try:
             ticket = await self._journaled(records, source, awaits_storage=True)
         except JournalUnavailable:
             # MongoDB is to have them in a moment; without Redis they are in memory until then.
+            journaled = False
             queued = self._take(records, source)
             end = self._queue.next_place
             ticket = self._queue.ticket(end - len(records), end) if queued else None
         if ticket is None:
-            raise StoredTimeout("MongoDB does not keep up; the records are kept on disk until it does", 30)
-        return await self._await_stored(ticket)
+            message = "MongoDB does not keep up; the records are kept on disk until it does"
+            raise StoredTimeout(message, 30, journaled=journaled)
+        return await self._await_stored(ticket, journaled)
 
-    async def _await_stored(self, ticket: Ticket) -> Receipt:
+    async def _await_stored(self, ticket: Ticket, journaled: bool) -> Receipt:
         self._writer.flush_soon()
         done, _ = await asyncio.wait([ticket.done], timeout=self._stored_timeout)
         if not done:
@@ -233,5 +236,6 @@ class Intake:
             raise StoredTimeout(
                 f"MongoDB has not confirmed the records in {self._stored_timeout:g} s; they are kept until it does",
                 self._writer.retry_after(),
+                journaled=journaled,
             )
         return Receipt("stored", ticket.quarantined)

@@ -1,7 +1,6 @@
 """Tails that show what other servers store: on a MongoDB that has change streams."""
 
 import asyncio
-import contextlib
 import dataclasses
 import time
 
@@ -10,6 +9,7 @@ import pymongo
 import pytest
 
 from tests.conftest import Servers
+from tests.failpoints import failing
 from tests.readers.test_tail import post, tail  # noqa: F401
 from tests.tails import until
 from tornado_logsrv import feed, records, watch
@@ -54,17 +54,6 @@ def follow(tail, app):  # noqa: F811
         return watcher
 
     return follow
-
-
-@contextlib.contextmanager
-def failing(mongo, mode, **data):
-    """MongoDB fails the server's commands, but not those of the test."""
-    point = {"configureFailPoint": "failCommand", "mode": mode, "data": {"appName": "tornado_logsrv", **data}}
-    mongo.admin.command(point)
-    try:
-        yield
-    finally:
-        mongo.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
 
 
 @pytest.mark.gen_test

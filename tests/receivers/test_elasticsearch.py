@@ -535,14 +535,14 @@ class TestRedisAway:
         assert (response.headers["Retry-After"], len(app.records)) == ("1", 0)
 
 
-class TestMongoAway:
+class TestBothAway:
     @pytest.fixture
     def options(self, options):
         away = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=100"
-        return with_options(options, mongo_url=away, stored_timeout=0.3)
+        return with_options(options, redis_url="redis://127.0.0.1:9", mongo_url=away, stored_timeout=0.3)
 
     @pytest.mark.gen_test
-    async def test_it_is_504_for_who_wants_it_stored(self, fetch, app):
+    async def test_it_is_504_for_who_wants_it_stored_since_only_this_process_has_it(self, fetch, app):
         response = await fetch("/_bulk?ack=stored", bulk({"create": {}}, {}), headers=NDJSON)
         assert error_of(response) == (504, "timeout_exception")
         assert app.queue.unstored_count == 1

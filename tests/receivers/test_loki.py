@@ -474,11 +474,12 @@ class TestAway:
         assert not app.records
 
 
-class TestMongoAway:
+class TestBothAway:
     @pytest.fixture
     def options(self, options: Options) -> Options:
         away = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=100"
-        return Options(**{**options.__dict__, "mongo_url": away, "stored_timeout": 0.3})
+        changed = {"redis_url": "redis://127.0.0.1:9", "mongo_url": away, "stored_timeout": 0.3}
+        return Options(**{**options.__dict__, **changed})
 
     @pytest.mark.gen_test
     async def test_stored_is_504_with_retry_after(self, fetch):

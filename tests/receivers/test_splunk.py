@@ -437,11 +437,11 @@ async def test_every_level_has_acknowledgements(fetch, app, ack):
     assert list(asked["acks"].values()) == [ack == "stored"]
 
 
-class TestMongoAway:
+class TestBothAway:
     @pytest.fixture
     def options(self, options):
         away = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=100"
-        return with_options(options, mongo_url=away, stored_timeout=0.3)
+        return with_options(options, redis_url="redis://127.0.0.1:9", mongo_url=away, stored_timeout=0.3)
 
     @pytest.mark.gen_test
     async def test_nothing_is_acknowledged(self, fetch, app):

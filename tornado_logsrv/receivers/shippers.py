@@ -209,6 +209,8 @@ class JobsHandler(_ShipperHandler, jobs.JobsHandler):
 class WinstonHandler(jobs.JobsHandler):
     """``/add-jobs`` for Winston's http transport: it takes any status but 200 for a failure, and retries none."""
 
+    knows_stored_timeout = False
+
     @operation({200: json_of(jobs.MANY_ADDED)})
     async def post(self) -> None:
         """200, as /add-jobs answers 202."""
