@@ -150,6 +150,8 @@ WRITES = {
     "/services/collector/event/1.0": (b'{"event":"x"}', "splunk", {}),
     "/services/collector/raw": (b"x", "splunk", {}),
     "/services/collector/raw/1.0": (b"x", "splunk", {}),
+    "/api/v2/logs": (b'{"message":"x"}', "datadog", {}),
+    "/v1/input": (b'{"message":"x"}', "datadog", {}),
 }
 
 

@@ -245,6 +245,7 @@ async def test_too_much_is_429_and_says_when_to_come_again(fetch, app, name):
         ("/loki/api/v1/push", b'{"streams":[{"stream":{},"values":[["1","x"]]}]}', 429, b"over its"),
         ("/v1/logs", b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{}]}]}]}', 429, b'"code":8'),
         ("/gelf", b'{"short_message":"x"}', 429, b"rate-limited"),
+        ("/api/v2/logs", b'{"message":"x"}', 429, b'"status":"429"'),
     ],
 )
 @pytest.mark.gen_test

@@ -28,7 +28,7 @@ import math
 import secrets
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -41,6 +41,8 @@ from .errors import RateLimited, StartError
 #: What every secret begins with, so that it is known for one wherever it turns up.
 PREFIX = "logsrv_"
 _SECRET_BYTES = 32
+#: What holds a secret alone.
+KEY_HEADER = "DD-API-KEY"
 #: No Authorization field that can be one is longer: a secret, its prefix and a user's name, in Base64.
 MAX_CREDENTIALS = 1024
 _DAY = 86_400
@@ -254,6 +256,16 @@ def new_secret() -> str:
 def digest_of(secret: str) -> str:
     """What a tokens file has of a secret."""
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def authorization_of(headers: Mapping[str, str]) -> str:
+    """The Authorization field of a request, empty where it has none.
+
+    A field that is nothing but a secret, as Datadog's senders have it, is as good as a ``Bearer`` and it. Like
+    Authorization, no page from elsewhere can send it without being asked first (CORS).
+    """
+    key = headers.get(KEY_HEADER)
+    return headers.get("Authorization") or (f"Bearer {key}" if key else "")
 
 
 def secrets_in(authorization: str) -> list[bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tornado.httputil import HTTPServerRequest
 
 from . import sessions
-from .auth import ANONYMOUS, Failures, Scope, Token, Tokens, secrets_in
+from .auth import ANONYMOUS, Failures, Scope, Token, Tokens, authorization_of, secrets_in
 from .config import Options
 from .errors import Forbidden, Unauthenticated
 from .origins import Origins
@@ -96,17 +96,17 @@ class Gate:
             raise Forbidden(f"a request that changes something by a cookie needs the header {PAGE_HEADER}: 1")
         token.request()
         if Scope.WRITE in token.scopes:
-            self._remember(request.headers.get("Authorization", ""), token)
+            self._remember(authorization_of(request.headers), token)
         return token
 
     def _is_by_cookie(self, request: HTTPServerRequest) -> bool:
-        return not self.is_open and not request.headers.get("Authorization")
+        return not self.is_open and not authorization_of(request.headers)
 
     def token_of(self, request: HTTPServerRequest) -> Token:
-        """Whose request it is, by its Authorization or its cookie. Raises Unauthenticated."""
+        """Whose request it is, by its Authorization, its key or its cookie. Raises Unauthenticated."""
         if self._tokens is None:
             return ANONYMOUS
-        if authorization := request.headers.get("Authorization"):
+        if authorization := authorization_of(request.headers):
             return self.token_with(secrets_in(authorization), request.remote_ip or "")
         if sessions.COOKIE in request.cookies:
             return self._signed_in(self._tokens, request.cookies[sessions.COOKIE].value)

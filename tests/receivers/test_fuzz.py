@@ -122,6 +122,7 @@ PROTOCOLS = {
     "gelf": Protocol(
         "/gelf", "application/json", data("gelf_curl.json", "gelf_fluent_bit.ndjson"), lines("short_message")
     ),
+    "datadog": Protocol("/api/v2/logs", "application/json", data("datadog_agent.json", "datadog_fluent_bit.json")),
     "jobs": Protocol("/add-jobs", "application/json", [b'[{"a":1},{"b":[2.5e3,"\\ud83d"]}]', b'{"logs":[{"a":1}]}']),
     "job lines": Protocol("/add-jobs", "application/x-ndjson", [NDJSON], lines("a")),
     "jobs by key": Protocol("/add-jobs?key_field=k", "application/x-ndjson", [b'{"k":"a"}\n{"k":7}\n{}\n']),

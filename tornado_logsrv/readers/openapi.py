@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from .. import __version__, operations, problems
-from ..auth import Scope
+from ..auth import KEY_HEADER, Scope
 from ..errors import Forbidden, Overloaded, RateLimited, TooManyConnections, Unauthenticated
 from ..handler import BaseHandler, BodyHandler, methods
 from ..operations import ANYTHING, TEXT, Content, Operation, Schema, json_of, one_of, open_object, operation
@@ -32,6 +32,7 @@ _SECURITY: Mapping[str, Document] = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "basic": {"type": "http", "scheme": "basic", "description": "The token as the password, with any user name."},
     "splunk": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "Splunk and the token."},
+    "datadog": {"type": "apiKey", "in": "header", "name": KEY_HEADER, "description": "The token alone."},
     "page": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "What /sign-in gives."},
 }
 _PROBLEM: Schema = operations.named(

@@ -1,6 +1,6 @@
 """The write side: one module a protocol, and its line in the table of routes."""
 
-from . import elasticsearch, elasticsearch_probes, gelf, loki, otlp, shippers, splunk
+from . import datadog, elasticsearch, elasticsearch_probes, gelf, loki, otlp, shippers, splunk
 
 ROUTES = [
     *shippers.ROUTES,
@@ -9,6 +9,7 @@ ROUTES = [
     *elasticsearch.ROUTES,
     *splunk.ROUTES,
     *gelf.ROUTES,
+    *datadog.ROUTES,
 ]
 #: For some clients only: before all other routes, and behind them.
 FIRST_ROUTES = elasticsearch_probes.FIRST_ROUTES
