@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.benchmarks import bodies
+
 ROWS = {
     "requests",
     "requests-storing",
@@ -71,6 +75,28 @@ ROWS = {
     "tail-500-queries-cpu",
     "tail-500-queries-memory",
     "tail-stored",
+    "protocols-otlp-protobuf",
+    "protocols-otlp-protobuf-cpu",
+    "protocols-otlp-protobuf-decoding",
+    "protocols-otlp-json",
+    "protocols-otlp-json-cpu",
+    "protocols-otlp-json-decoding",
+    "protocols-loki-json",
+    "protocols-loki-json-cpu",
+    "protocols-loki-json-decoding",
+    "protocols-loki-protobuf",
+    "protocols-loki-protobuf-cpu",
+    "protocols-loki-protobuf-decoding",
+    "protocols-bulk",
+    "protocols-bulk-cpu",
+    "protocols-bulk-decoding",
+    "protocols-hec",
+    "protocols-hec-cpu",
+    "protocols-hec-decoding",
+    "protocols-gelf",
+    "protocols-gelf-cpu",
+    "protocols-gelf-decoding",
+    "protocols-ndjson-decoding",
     "reuse-port",
     "reuse-port-cpu",
     "reuse-port-share",
@@ -89,6 +115,15 @@ def test_a_quick_run_has_every_row():
     assert {row["id"] for row in rows} == ROWS
     assert len(rows) == len(ROWS)
     assert all(row["name"] and row["unit"] and row["note"] for row in rows)
+
+
+@pytest.mark.parametrize("protocol", bodies.PROTOCOLS, ids=lambda protocol: protocol.id)
+def test_every_protocol_is_measured_with_the_same_records(protocol):
+    sent = bodies.entries(0, 20)
+    rows = sorted(protocol.read(protocol.write(sent)), key=lambda row: row.time)
+    found = [(row.time // 1_000_000, row.data["level"], row.message) for row in rows]
+    assert found == [(entry.time_ms, entry.level, entry.message) for entry in sent]
+    assert all(str(entry.order) in str(row.data) for entry, row in zip(sent, rows, strict=True))
 
 
 def test_an_unknown_measurement_is_refused_by_name():

@@ -17,6 +17,7 @@ from . import (
     outage,
     pages,
     plot,
+    protocols,
     recovery,
     requests,
     reuse_port,
@@ -39,6 +40,7 @@ MEASUREMENTS: dict[str, Callable[[Scale], list[Row]]] = {
     "pages": pages.measure,
     "search": search.measure,
     "tail": tail.measure,
+    "protocols": protocols.measure,
     "reuse_port": reuse_port.measure,
     "sizes": sizes.measure,
 }

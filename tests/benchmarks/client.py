@@ -1,16 +1,20 @@
-"""A load generator of our own: keep-alive connections that each post the same body, one request after the other.
+"""A load generator of our own: keep-alive connections that each post one request after the other.
 
-``python -m tests.benchmarks.client URL CONNECTIONS COUNT SECONDS``, body on standard input; ends after COUNT requests
-or SECONDS, whichever comes first (0: no such limit), and prints ``{"answered", "failed", "seconds", "p99", "began"}``:
+``python -m tests.benchmarks.client URL CONNECTIONS COUNT SECONDS [TYPE SIZE ...]``, body on standard input, or several
+bodies of these sizes and this media type, which take turns; ends after COUNT requests or SECONDS, whichever comes first
+(0: no such limit), and prints ``{"answered", "failed", "seconds", "p99", "began"}``:
 p99 is that of the time to an answer, in milliseconds, and began a reading of ``time.perf_counter()``, the clock of the
 machine.
 """
 
 import asyncio
+import io
+import itertools
 import json
 import sys
 import time
 import urllib.parse
+from collections.abc import Sequence
 
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
@@ -19,8 +23,8 @@ _LENGTH = b"content-length:"
 class Load:
     """What all connections share: how much is left, and how it went."""
 
-    def __init__(self, request: bytes, count: int, seconds: float) -> None:
-        self.request = request
+    def __init__(self, requests: Sequence[bytes], count: int, seconds: float) -> None:
+        self.requests = itertools.cycle(requests)
         self.answered = 0
         self.failed = 0
         self._times: list[float] = []
@@ -35,7 +39,7 @@ class Load:
     def ended(self, answer: bytes, seconds: float) -> None:
         """An answer has come, after so many seconds."""
         self._times.append(seconds)
-        if answer.startswith(b"HTTP/1.1 202"):
+        if answer.startswith(b"HTTP/1.1 20"):
             self.answered += 1
         else:
             self.failed += 1
@@ -62,7 +66,7 @@ class Connection(asyncio.Protocol):
     def _next(self) -> None:
         if self._load.more():
             self._sent = time.perf_counter()
-            self._transport.write(self._load.request)
+            self._transport.write(next(self._load.requests))
         else:
             self.done.set_result(None)
             self._transport.close()
@@ -74,7 +78,8 @@ class Connection(asyncio.Protocol):
         if head_end < 0:
             return
         head = self._received[:head_end].lower()
-        length = int(head[head.index(_LENGTH) + len(_LENGTH) :].split(b"\r\n", 1)[0])
+        # 204 has no body, and no length.
+        length = int(head.partition(_LENGTH)[2].partition(b"\r\n")[0] or 0)
         if len(self._received) >= head_end + len(_HEAD_END) + length:
             self._load.ended(self._received, time.perf_counter() - self._sent)
             self._received = b""
@@ -86,12 +91,14 @@ class Connection(asyncio.Protocol):
             self.done.set_exception(error or ConnectionError("the server closed the connection"))
 
 
-async def run(url: str, body: bytes, connections: int, count: int, seconds: float) -> dict[str, float]:
-    """Post ``body``; how it went. Raises OSError."""
+async def run(
+    url: str, media_type: str, bodies: Sequence[bytes], connections: int, count: int, seconds: float
+) -> dict[str, float]:
+    """Post ``bodies`` in turns; how it went. Raises OSError."""
     parts = urllib.parse.urlsplit(url)
     host, port = parts.hostname or "", parts.port or 80
-    head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
-    load = Load(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body, count, seconds)
+    head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {media_type}\r\n".encode()
+    load = Load([b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body) for body in bodies], count, seconds)
     began = time.perf_counter()
     loop = asyncio.get_running_loop()
     made = [await loop.create_connection(lambda: Connection(load), host, port) for _ in range(connections)]
@@ -107,5 +114,8 @@ async def run(url: str, body: bytes, connections: int, count: int, seconds: floa
 
 
 if __name__ == "__main__":
-    target, connections, count, seconds = sys.argv[1:]
-    print(json.dumps(asyncio.run(run(target, sys.stdin.buffer.read(), int(connections), int(count), float(seconds)))))
+    target, connections, count, seconds, *more = sys.argv[1:]
+    given = io.BytesIO(sys.stdin.buffer.read())
+    media_type, *sizes = more or ["application/json", "-1"]
+    bodies = [given.read(int(size)) for size in sizes]
+    print(json.dumps(asyncio.run(run(target, media_type, bodies, int(connections), int(count), float(seconds)))))

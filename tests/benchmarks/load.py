@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import machine, samples
@@ -43,9 +44,15 @@ def of_count(url: str, count: int, connections: int = CONNECTIONS, body: bytes =
     return _judged(_client(url, count, 0, connections, body))
 
 
+def of_requests(url: str, count: int, media_type: str, bodies: Sequence[bytes], connections: int = CONNECTIONS) -> Went:
+    """Post ``bodies`` to ``url`` in turns, ``count`` requests in all. Raises RuntimeError when one is not a success."""
+    sizes = [str(len(body)) for body in bodies]
+    return _judged(_client(url, count, 0, connections, b"".join(bodies), [media_type, *sizes]))
+
+
 def _judged(went: dict[str, float]) -> Went:
     if went["failed"] or not went["answered"]:
-        raise RuntimeError(f"not every request was answered 202: {went}")
+        raise RuntimeError(f"not every request was a success: {went}")
     return Went(went["answered"] / went["seconds"], went["p99"], int(went["answered"]), went.get("began", 0.0))
 
 
@@ -58,8 +65,10 @@ def _wrk(url: str, seconds: int, connections: int, body: bytes) -> dict[str, flo
         return _run([*command, "--", file.name], b"")
 
 
-def _client(url: str, count: int, seconds: int, connections: int, body: bytes) -> dict[str, float]:
-    command = [sys.executable, "-m", f"{__package__}.client", url, str(connections), str(count), str(seconds)]
+def _client(
+    url: str, count: int, seconds: int, connections: int, body: bytes, more: Sequence[str] = ()
+) -> dict[str, float]:
+    command = [sys.executable, "-m", f"{__package__}.client", url, str(connections), str(count), str(seconds), *more]
     return _run(command, body)
 
 

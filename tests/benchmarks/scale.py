@@ -26,6 +26,8 @@ class Scale:
     recovered: int
     singles: int
     outage: int
+    #: Records of one round in each protocol.
+    protocol: int
     #: The deep page: that of one record each where few are stored, of 100 where many are; both are the last page.
     page: int
     page_requests: int
@@ -47,6 +49,7 @@ FULL = Scale(
     recovered=1_000_000,
     singles=100_000,
     outage=300_000,
+    protocol=300_000,
     page=10_000,
     page_requests=40,
     indexed=20_000,
@@ -65,6 +68,7 @@ QUICK = Scale(
     recovered=10_000,
     singles=3_000,
     outage=10_000,
+    protocol=8_000,
     page=50,
     page_requests=5,
     indexed=1_000,
