@@ -187,7 +187,8 @@ def take_text(
     for name in own:
         text = data.get(name)
         if type(text) is str and text:
-            if any(other in data and data[other] == text for other in others):
+            # Most have none of the others, which is told at once.
+            if not data.keys().isdisjoint(others) and any(data.get(other) == text for other in others):
                 return text, ""
             del data[name]
             return text, name
