@@ -32,6 +32,7 @@ SENDERS = {
     "HEC": (EVENT, JSON, b'{"event":"a"}{"event":"b"}', 200, 503),
     "HEC, raw": ("/services/collector/raw", JSON, b"a\nb\n", 200, 503),
     "GELF": ("/gelf", JSON, b'{"short_message":"a"}\n{"short_message":"b"}', 202, 504),
+    "Datadog": ("/api/v2/logs", JSON, b'[{"message":"a"},{"message":"b"}]', 202, 504),
     "Winston": ("/winston", JSON, b'["a","b"]', 200, 504),
 }
 each_sender = pytest.mark.parametrize("sender", SENDERS)
