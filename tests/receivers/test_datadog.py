@@ -19,6 +19,7 @@ from .batches import batch_of, documents
 
 DATA = Path(__file__).parent.parent / "data"
 CAPTURED = json.loads((DATA / "datadog_api_client.json").read_text(encoding="utf-8"))
+NODE = json.loads((DATA / "datadog_node.json").read_text(encoding="utf-8"))
 NOW = 1_800_000_000_000
 LOGS = "/api/v2/logs"
 SECRETS = {name: auth.new_secret() for name in ("write", "read")}
@@ -234,6 +235,22 @@ async def test_what_datadogs_own_client_sends_is_stored_field_by_field(fetch, ap
     # What a log says itself is kept, and the query's is not lost.
     assert [[note["original"] for note in each] for each in notes] == [['"team:shop"'] if said else [], []]
     assert app.ledger.row("datadog") == {"received": 2, "stored": 2, "quarantined": 0, "refused": 0, "queued": 0}
+
+
+@pytest.mark.gen_test
+async def test_what_winston_and_pino_send_is_stored_field_by_field(fetch, app, collection):
+    for request, status in zip(NODE, (200, 202), strict=True):
+        body = base64.b64decode(request["body"])
+        assert (await fetch(request["path"], body, headers=request["headers"])).code == status
+    await app.writer.flush()
+    said = {"ddsource": "nodejs", "ddtags": "env:prod", "service": "cart"}
+    documents = {document["message"]: document for document in collection.find()}
+    assert {document["source"] for document in documents.values()} == {"datadog"}
+    winston = {"hostname": "web-1", "level": "warn", "order": 17, "nested": {"a.b": None}}
+    assert documents.pop("räksmörgås")["data"] == said | winston
+    # pino's transport sends the whole record as text, and text it stays.
+    assert [json.loads(message)["msg"] for message in sorted(documents)] == ["räksmörgås", "two"]
+    assert [document["data"] for document in documents.values()] == [said, said]
 
 
 @pytest.mark.parametrize("body", [b'{"message":"a"}', b'[{"message":"a"}]'])
