@@ -227,9 +227,9 @@ def write(value: Any) -> bytes:
     types are MongoDB's relaxed Extended JSON.
     """
     try:
-        text = json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(value, default=as_json, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        text = json.dumps(_finite(value), default=_plain, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(_finite(value), default=as_json, ensure_ascii=False, separators=(",", ":"))
     return text.encode()
 
 
@@ -243,7 +243,8 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """``value``, of a type that JSON does not have, as what JSON has."""
     if isinstance(value, ObjectId):
         return str(value)
     if isinstance(value, datetime.datetime):

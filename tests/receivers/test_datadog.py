@@ -93,6 +93,11 @@ def test_a_time_that_is_none_is_noted(given, original):
     ]
 
 
+def test_one_beyond_64_bits_is_noted_where_the_log_is_not_plain():
+    document = stored(b'{"timestamp":100000000000000000000,"x":NaN}')
+    assert ("/timestamp", "100000000000000000000") in [(note["path"], note["original"]) for note in document["notes"]]
+
+
 @pytest.mark.parametrize("given", [NOW + 86_400_001, -1, 1 << 70])
 def test_a_time_that_cannot_be_is_noted(given):
     document = stored({"message": "x", "timestamp": given})

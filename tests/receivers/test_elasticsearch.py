@@ -243,6 +243,12 @@ def test_a_note_of_the_message_goes_where_the_message_goes():
     assert [note["path"] for note in stored["notes"]] == ["/message", "/data/n\\u0000"]
 
 
+def test_a_time_beyond_64_bits_is_noted_where_the_document_is_not_plain():
+    (stored,), _ = answered(b'{"create":{}}\n{"@timestamp":100000000000000000000,"x":NaN}\n')
+    assert stored["timestamp"].timestamp() * 1000 == NOW
+    assert ("/timestamp", "100000000000000000000") in [(note["path"], note["original"]) for note in stored["notes"]]
+
+
 def stored_of(name: str) -> list[dict]:
     stored, answers = answered((DATA / name).read_bytes())
     assert all(each["status"] == 201 for answer in answers for each in answer.values())

@@ -81,8 +81,7 @@ def _take_time(data: dict[str, Any], notes: jsontext.Notes) -> int | None:
                 del data[name]
             return time
     if given:
-        sent = jsontext.write(data[given[0]]).decode()
-        notes.append({"path": "/timestamp", "change": fields.NO_TIME, "original": sent})
+        fields.note(notes, "/timestamp", fields.NO_TIME, data[given[0]])
     return None
 
 

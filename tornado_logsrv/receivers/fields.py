@@ -47,8 +47,8 @@ _BEYOND_INT64 = 1 << 63
 
 
 def note(notes: jsontext.Notes, path: str, change: str, original: Any) -> None:
-    """Add to ``notes`` that ``original``, a value of JSON, was changed."""
-    notes.append({"path": path, "change": change, "original": json.dumps(original)})
+    """Add to ``notes`` that ``original``, a value of JSON or what storable has made of one, was changed."""
+    notes.append({"path": path, "change": change, "original": json.dumps(original, default=jsontext.as_json)})
 
 
 def keep(data: dict[str, Any], name: str, value: Any, notes: jsontext.Notes, path: str, change: str) -> None:
