@@ -29,10 +29,7 @@ def measure(scale: Scale) -> list[Row]:
     """Three rows for each protocol: records a second, processor time for one, and what of that is decoding."""
     requests = {each.id: _requests(each) for each in (NDJSON, *PROTOCOLS)}
     with backing() as servers:
-        rounds = [
-            {each.id: _level(scale, servers, each, requests[each.id]) for each in (NDJSON, *PROTOCOLS)}
-            for _ in range(scale.rounds)
-        ]
+        rounds = [_round(scale, servers, requests) for _ in range(scale.rounds)]
     plain = [each[NDJSON.id] for each in rounds]
     rows = [row for each in PROTOCOLS for row in _rows(each, [found[each.id] for found in rounds], plain)]
     return [*rows, _decoding(NDJSON, plain)]
@@ -47,20 +44,23 @@ def _requests(protocol: Protocol) -> list[bytes]:
     return made
 
 
-def _level(scale: Scale, servers: Backing, protocol: Protocol, requests: Sequence[bytes]) -> Level:
-    # A new server each time: its queue is empty, and has nothing of another protocol.
+def _round(scale: Scale, servers: Backing, requests: dict[str, list[bytes]]) -> dict[str, Level]:
     with LogServer(servers, servers.new_name(), ack="memory") as server:
-        url = server.url + protocol.path
-        load.of_requests(url, 2 * _DIFFERENT, protocol.media_type, requests)
-        before, waiting = server.processor_seconds(), server.waiting()
-        count = scale.protocol // samples.BATCH
-        went = load.of_requests(url, count, protocol.media_type, requests)
-        processor = server.processor_seconds() - before
-        if (taken := server.waiting() - waiting) != count * samples.BATCH:
-            raise RuntimeError(f"{taken} records of {protocol.name} were taken, not {count * samples.BATCH}")
+        levels = {each.id: _level(scale, server, each, requests[each.id]) for each in (NDJSON, *PROTOCOLS)}
         # Dumping what was never to be stored would take its time.
         server.kill()
+    return levels
+
+
+def _level(scale: Scale, server: LogServer, protocol: Protocol, requests: Sequence[bytes]) -> Level:
+    url, count = server.url + protocol.path, scale.protocol // samples.BATCH
     records = count * samples.BATCH
+    load.of_requests(url, 2 * _DIFFERENT, protocol.media_type, requests)
+    before, waiting = server.processor_seconds(), server.waiting()
+    went = load.of_requests(url, count, protocol.media_type, requests)
+    processor = server.processor_seconds() - before
+    if (taken := server.waiting() - waiting) != records:
+        raise RuntimeError(f"{taken} records of {protocol.name} were taken, not {records}")
     decoding = _decoding_us(protocol, requests, scale.short_turns)
     return Level(went.rate * samples.BATCH, _MICROSECONDS * processor / records, decoding)
 
@@ -85,9 +85,9 @@ def _rows(protocol: Protocol, levels: Sequence[Level], plain: Sequence[Level]) -
     id, name = f"protocols-{protocol.id}", protocol.name
     note = (
         f"requests of {samples.BATCH} records on {load.CONNECTIONS} connections from the client of these benchmarks to "
-        f"a new server, ack=memory, alone on its core; MongoDB away; beside {NDJSON.name}, with the same level, "
-        f"service, message and two fields more, in the same round; the times, action lines and headers that a protocol "
-        f"wants besides are its own cost"
+        f"a server, ack=memory, alone on its core; MongoDB away; beside {NDJSON.name}, with the same level, "
+        f"service, message and two fields more, in the same round, all on one server; the times, action lines "
+        f"and headers that a protocol wants besides are its own cost"
     )
     rates, plain_rates = [level.rate for level in levels], [level.rate for level in plain]
     times, plain_times = [level.processor_us for level in levels], [level.processor_us for level in plain]
@@ -102,8 +102,8 @@ def _rows(protocol: Protocol, levels: Sequence[Level], plain: Sequence[Level]) -
 def _decoding(protocol: Protocol, levels: Sequence[Level]) -> Row:
     note = (
         "processor time of the receiver's parse alone, from the body to rows that are not encoded yet, in another "
-        "process on the same core over the same bodies, after the load, without the collection of garbage; beside all "
-        "that the server took for a record: the ratio is the share of decoding; no bar"
+        "process on the same core over the same bodies, while the server is idle, without the collection of garbage; "
+        "beside all that the server took for a record: the ratio is the share of decoding; no bar"
     )
     decoding, processor = [level.decoding_us for level in levels], [level.processor_us for level in levels]
     name = f"{protocol.name}, decoding"
