@@ -8,6 +8,7 @@ that the real RecordStream and Leases run on it.
 import asyncio
 import contextvars
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from redis.exceptions import ConnectionError
@@ -295,6 +296,9 @@ class FakeStore:
         self._data = data
         self.wire = Wire()
         self.held = Held()
+        #: Nobody reads here.
+        self.reader = SimpleNamespace()
+        self.now_ms = lambda: None
         #: What becomes of the records of a write that is half done, in turn.
         self.fates = ["confirmed", "stored", "lost"]
         #: Whether a write that fails ends in an error that nobody has foreseen.

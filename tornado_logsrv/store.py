@@ -108,6 +108,8 @@ class RecordStore:
             database, codec_options=codec, write_concern=safe, read_preference=ReadPreference.PRIMARY
         )
         self._tenants: dict[str, RecordStore] = {}
+        #: Whose records these are; empty: no tenant's.
+        self.tenant = ""
         self.held = Held()
         #: What pages may take of memory while they are read.
         self.room = Room()
@@ -138,6 +140,7 @@ class RecordStore:
         if tenant not in self._tenants:
             made = self._tenants[tenant] = copy.copy(self)
             made._tenants = {}
+            made.tenant = tenant
             made._open(f"{self._records.name}_{tenant}", self._query_timeout)
         return self._tenants[tenant]
 
@@ -234,7 +237,8 @@ class RecordStore:
             inserted = await self._insert(records, good)
         except PyMongoError as error:
             self.broken = isinstance(error, OperationFailure) and error.code == _INTERNAL_ERROR
-            own_fault = isinstance(error, OperationFailure)
+            # Where the collection of all others cannot be written, all wait.
+            own_fault = bool(self.tenant) and isinstance(error, OperationFailure)
             return Outcome(range(len(records)), problem=reason(error), own_fault=own_fault)
         self.broken = False
         await self._note_seconds(records)
