@@ -328,4 +328,4 @@ def test_help_explains_the_table_and_the_status(capsys):
     with pytest.raises(SystemExit, match="0"):
         parse(["--help"])
     text = capsys.readouterr().out
-    assert [word for word in ("Exit status", "absent", "duplicated", "--seed", "--keep") if word not in text] == []
+    assert [word for word in ("exit status", "absent", "duplicated", "--seed", "--keep") if word not in text] == []

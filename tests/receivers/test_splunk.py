@@ -55,6 +55,12 @@ def kinds(body: bytes) -> list:
     return [(e.code, e.raw) if isinstance(e, Bad) else e.data.get("event", e.message) for e in splunk.parse(body, {})]
 
 
+def test_a_time_that_is_not_utf_8_costs_its_own_event_alone():
+    found = [*splunk.parse(b'{"event":"a"}{"event":"x","time":"\xfe17"}{"event":"b\xc3\xa9","time":17}', {})]
+    assert [isinstance(each, Bad) for each in found] == [False, True, False]
+    assert [found[0].message, found[2].message] == ["a", "bé"]
+
+
 # What is read
 
 

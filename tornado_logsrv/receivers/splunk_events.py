@@ -124,6 +124,9 @@ class _Window:
     def envelopes(self) -> list[_Envelope] | None:
         """The events when all are good; None when they have to be looked at one by one."""
         try:
+            if not self._events.isascii():
+                # What is kept raw, as times are, is not looked into by the decoder.
+                self._events.decode()
             found = _ENVELOPES.decode_lines(self._events)
             if any(_fault(envelope.event, envelope.index) for envelope in found):
                 return None
