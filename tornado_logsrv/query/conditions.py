@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import functools
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
@@ -50,17 +51,17 @@ class Context:
 class Condition:
     """One condition on a value."""
 
+    @abstractmethod
     def matcher(self, path: str, context: Context) -> list[Document]:
         """Operators of MongoDB's matcher, of which one has to hold for ``path``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def expression(self, context: Context) -> Document:
         """An expression over ``$$this``, which is no array."""
-        raise NotImplementedError
 
+    @abstractmethod
     def accepts(self, value: Any, context: Context) -> bool:
         """Whether ``value``, which is no array, meets it."""
-        raise NotImplementedError
 
     def holds(self, leaves: Sequence[Any], context: Context) -> bool:
         """Whether one of the values that a path leads to meets it, as the matcher decides."""

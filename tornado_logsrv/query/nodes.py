@@ -5,6 +5,7 @@ SecantusDB uses no index for a filter that has $and or $or at its top.
 """
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,13 +18,13 @@ _NOTHING: Document = {"_id": {"$in": []}}
 class Node:
     """What is asked of a record."""
 
+    @abstractmethod
     def filter(self, context: Context) -> Document:
         """The filter for MongoDB."""
-        raise NotImplementedError
 
+    @abstractmethod
     def matches(self, document: Mapping[str, Any], context: Context) -> bool:
         """Whether ``document`` is one of those the filter selects."""
-        raise NotImplementedError
 
     def negated(self, context: Context) -> Document:
         """The filter for all others."""

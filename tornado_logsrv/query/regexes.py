@@ -13,6 +13,7 @@ Letters and digits of ``\\w`` and ``\\d`` are those of ASCII; a match may be any
 """
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 
 from .patterns import MAX_PATTERN, cases
@@ -111,9 +112,9 @@ class _Rest:
 
 
 class _Node:
+    @abstractmethod
     def write(self, rest: _Rest) -> _Rest:
         """This node and ``rest`` behind it."""
-        raise NotImplementedError
 
     def size(self) -> int:
         """How many pieces it is written as."""
