@@ -97,7 +97,8 @@ function remove(element) {
 function redraw() {
 	for (const element of [...list.children]) remove(element);
 	rowHeight = parseFloat(getComputedStyle(scroller).getPropertyValue('--row')) || 20;
-	later();
+	// At once: between two frames there would be none.
+	draw();
 }
 
 /** Whether any time needs its day; the width of the column hangs on it. */
