@@ -2,10 +2,12 @@
 
 import contextlib
 import datetime
+import gc
 import json
 
 import pytest
 from bson import ObjectId
+from bson.raw_bson import RawBSONDocument
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -103,6 +105,26 @@ async def test_after_a_failed_write_nothing_counts_as_stored_and_the_next_makes_
     assert collection.count_documents({}) == 1 + stored
     await written(store, made)
     assert collection.count_documents({}) == 3
+
+
+@pytest.mark.parametrize(
+    ("how", "times"),
+    [({"errorCode": 10107}, 5), ({"closeConnection": True}, 5), ({"errorCode": 121}, 3)],
+    ids=["not primary", "network", "refused one by one"],
+)
+@pytest.mark.gen_test(timeout=30)
+async def test_a_failed_write_does_not_hold_its_records_until_somebody_collects_garbage(store, fail, how, times):
+    made = [job("x" * 100_000) for _ in range(2)]
+    await store.write([job("before")])
+    gc.collect()
+    gc.disable()
+    try:
+        with fail(times=times, **how):
+            await store.write(made)
+        held = [each for each in gc.get_objects() if type(each) is RawBSONDocument and each.raw in made]
+    finally:
+        gc.enable()
+    assert len(held) == 0
 
 
 @pytest.mark.gen_test

@@ -236,6 +236,7 @@ class RecordStore:
             await self.prepare()
             inserted = await self._insert(records, good)
         except PyMongoError as error:
+            _let_go(error)
             self.broken = isinstance(error, OperationFailure) and error.code == _INTERNAL_ERROR
             # Where the collection of all others cannot be written, all wait.
             own_fault = bool(self.tenant) and isinstance(error, OperationFailure)
@@ -269,12 +270,15 @@ class RecordStore:
             await self._records.bulk_write([InsertOne(RawBSONDocument(records[i])) for i in indexes], ordered=False)
             return _Inserted()
         except BulkWriteError as error:
+            _let_go(error)
             return _examine(dict(error.details), indexes)
         except OperationFailure as error:
             if error.code not in _REFUSED_FOR_GOOD:
                 raise
+            _let_go(error)
             refusal = Refusal(error.code or "", str(error.details and error.details.get("errmsg")))
         except _CLIENT_REFUSALS as error:
+            _let_go(error)
             refusal = Refusal(type(error).__name__, str(error))
         if len(indexes) == 1:
             return _Inserted(refused={indexes[0]: refusal})
@@ -317,6 +321,17 @@ class RecordStore:
     async def close(self) -> None:
         """Close every connection."""
         self._client.close()
+
+
+def _let_go(error: BaseException) -> None:
+    """Forget where ``error`` came about: the driver's frames hold the batch, and one of them holds the error.
+
+    As long as nobody looked for that cycle, the records would stay in memory, stored or not.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__context__
 
 
 def _examine(details: Document, indexes: Sequence[int]) -> _Inserted:
