@@ -42,9 +42,12 @@ async function search() {
 	showQuery();
 	try {
 		const { rows, next } = state().at ? await around(state().at, signal) : await newest(asked, signal);
-		river.show(rows, next);
+		river.show(rows, next, began);
 		what = 'Counting';
-		if (!rows.length) empty(await whyEmpty(asked, signal));
+		if (river.isEmpty()) {
+			const why = await whyEmpty(asked, signal);
+			if (river.isEmpty()) empty(why);
+		}
 		await Promise.all([count_(asked, signal), loadFields(asked, signal)]);
 		countAgain(asked, signal, performance.now() - began);
 	} catch (error) {
@@ -68,11 +71,11 @@ function progress(ms, controller, what) {
 }
 
 function failed(error, ms) {
-	if (error.name === 'AbortError') return river.isEmpty() && empty([h('p', {}, `Cancelled after ${(ms / 1000).toFixed(1)} s. `, button('Search again', search))]);
+	if (error.name === 'AbortError') return river.isEmpty() && empty([h('p', {}, `Cancelled after ${(ms / 1000).toFixed(1)} s. `, button('Search again', begin))]);
 	if (error.status === 401) return;
 	if (error.parameter === 'q') return showWrong(error);
 	if (error.parameter) return showWrong(error);
-	empty([h('h2', {}, error.message), h('p', {}, error.status === 504 ? 'Narrow the time, or ask for a field that has an index. ' : 'What is new is safe in the queue. ', button('Search again', search))]);
+	empty([h('h2', {}, error.message), h('p', {}, error.status === 504 ? 'Narrow the time, or ask for a field that has an index. ' : 'What is new is safe in the queue. ', button('Search again', begin))]);
 }
 
 function empty(children) {

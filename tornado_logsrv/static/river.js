@@ -113,11 +113,16 @@ function seeDays() {
 
 // What there is
 
-/** Show these rows and no others; `next` gives older ones, or nothing when there are none. */
-export function show(found, next) {
+/**
+ * Show these rows and no others but what has arrived since `began`, when they were asked for; `next` gives older ones,
+ * or nothing when there are none.
+ */
+export function show(found, next, began = Infinity) {
 	for (const element of [...list.children]) remove(element);
-	rows = found.slice();
-	ids = new Map(rows.map((row) => [row.id, row]));
+	ids = new Map(found.map((row) => [row.id, row]));
+	const arrived = rows.filter((row) => row.arrived >= began && !ids.has(row.id));
+	for (const row of arrived) ids.set(row.id, row);
+	rows = arrived.concat(found);
 	older = next;
 	current = opened = null;
 	openHeight = 0;
@@ -135,7 +140,10 @@ const setServices = () => $('river').classList.toggle('services', rows.length > 
 export function before(found, follow = scroller.scrollTop < rowHeight && !opened) {
 	const fresh = found.filter((row) => !ids.has(row.id));
 	if (!fresh.length) return;
-	for (const row of fresh) ids.set(row.id, row);
+	for (const row of fresh) {
+		row.arrived = performance.now();
+		ids.set(row.id, row);
+	}
 	rows = fresh.concat(rows);
 	if (follow && rows.length > MOST_ROWS) cut();
 	seeDays();
