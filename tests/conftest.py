@@ -153,6 +153,8 @@ def options(servers: Any, database: Any, prefix: str, tmp_path: Path) -> Options
         ack="memory",
         transport=TRANSPORT,
         flush_interval_ms=3_600_000,
+        # No test that MongoDB confirms fails because the machine is slow.
+        stored_timeout=60.0,
     )
 
 

@@ -23,7 +23,7 @@ GIVEN = {
     "batch_size": ("10", 10),
     "ack": ("memory", "memory"),
     "journal_replicas": ("1", 1),
-    "stored_timeout": ("5s", 5.0),
+    "stored_timeout": ("8s", 8.0),
     "query_timeout": ("2m", 120.0),
     "index": ("level, data.trace_id,source", ("data.level", "data.trace_id", "source")),
     "spool_max_bytes": ("1GiB", 1 << 30),

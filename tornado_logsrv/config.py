@@ -198,7 +198,8 @@ class Options:
     journal_replicas: int = _option(
         "0", whole(0, 10), "replicas of Redis that have a record before ack=journal is given"
     )
-    stored_timeout: float = _option("30s", duration, "how long ack=stored waits for MongoDB to confirm")
+    # Half of the 10 s after which most senders give up and send again: the way there and back needs time, too.
+    stored_timeout: float = _option("5s", duration, "how long ack=stored waits for MongoDB to confirm")
     query_timeout: float = _option("30s", some_duration, "how long MongoDB may take for what one request reads")
     index: tuple[str, ...] = _option(
         "", indexes.parse, "fields that get an index, named as in q, such as level,trace_id; commas between"

@@ -53,6 +53,8 @@ class BaseHandler(tornado.web.RequestHandler):
     #: Fields of the request's head, and parameters of its query, that are read whatever the method.
     request_fields: Mapping[str, Schema] = joined({problems.REQUEST_ID: operations.TEXT})
     parameters: Mapping[str, Schema] = NOTHING
+    #: Fields of the head of a success.
+    answer_fields: Mapping[str, Schema] = NOTHING
     #: Whether the route keeps to what a token is bound to. One that does not say so refuses a token that is.
     keeps_bounds = False
     #: How a client is asked for a token (RFC 9110, section 11.6.1).
@@ -338,6 +340,7 @@ class ReceiverHandler(BodyHandler):
         "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
     }
     parameters: Mapping[str, Schema] = joined({"ack": operations.one_of(*ACKS)})
+    answer_fields: Mapping[str, Schema] = joined({ACK: operations.one_of(*ACKS)})
 
     def prepare(self) -> None:
         """Raises BadParameter for an ``ack`` that there is not."""
@@ -400,6 +403,7 @@ class CollectingHandler(ReceiverHandler):
     """A receiver that is its collector: what it does with a body, the fast lane does as well."""
 
     knows_stored_timeout = True
+    answer_fields = NOTHING
 
     def prepare(self) -> None:
         """Raises what ReceiverHandler does."""

@@ -82,7 +82,7 @@ class Origins:
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Allow-Methods": _CORS_METHODS,
             "Access-Control-Allow-Headers": _CORS_HEADERS,
-            "Access-Control-Expose-Headers": "Link, Retry-After",
+            "Access-Control-Expose-Headers": "Link, Retry-After, X-Logsrv-Ack",
             "Access-Control-Max-Age": str(_CORS_SECONDS),
         }
 

@@ -1,12 +1,18 @@
 """``ack=stored`` while MongoDB does not confirm: what senders are told that send again whatever is answered 504."""
 
+import inspect
 import json
 
 import pytest
+from elastic_transport import NodeConfig
+from opentelemetry.exporter.otlp.proto.http import _log_exporter
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 
 from tests.failpoints import failing
+from tornado_logsrv.client import LogsrvHandler
+from tornado_logsrv.config import Options
 from tornado_logsrv.handler import ACK
+from tornado_logsrv.readers import openapi
 
 from .test_otlp import PROTOBUF, log_with, sent
 from .test_splunk import CHANNEL, EVENT
@@ -109,12 +115,17 @@ class TestFull:
         assert (answer.code, answer.headers[ACK], app.spool.count) == (success, "journal", 2)
 
 
-@pytest.mark.parametrize("ack", ["memory", "journal", "stored"])
-@pytest.mark.gen_test
-async def test_the_acknowledgement_is_named(fetch, ack):
-    for path, headers, body, success, _ in SENDERS.values():
-        answer = await fetch(f"{path}?ack={ack}", body, headers=headers)
-        assert (answer.code, answer.headers[ACK]) == (success, ack)
+class TestConfirmed:
+    @pytest.fixture
+    def options(self, options):
+        return type(options)(**{**options.__dict__, "stored_timeout": 60.0})
+
+    @pytest.mark.parametrize("ack", ["memory", "journal", "stored"])
+    @pytest.mark.gen_test
+    async def test_the_acknowledgement_is_named(self, fetch, ack):
+        for path, headers, body, success, _ in SENDERS.values():
+            answer = await fetch(f"{path}?ack={ack}", body, headers=headers)
+            assert (answer.code, answer.headers[ACK]) == (success, ack)
 
 
 @pytest.mark.gen_test
@@ -148,3 +159,57 @@ async def test_the_sdk_of_opentelemetry_sends_nothing_twice(
     assert app.ledger.row("otlp")["received"] == 2
     await written(app)
     assert collection.count_documents({}) == 2
+
+
+PATIENCE = {
+    "OpenTelemetry": _log_exporter.DEFAULT_TIMEOUT,
+    "elasticsearch-py": inspect.signature(NodeConfig).parameters["request_timeout"].default,
+    "LogsrvHandler": inspect.signature(LogsrvHandler).parameters["timeout"].default,
+}
+
+
+@pytest.mark.parametrize("sender", PATIENCE)
+def test_half_of_a_senders_patience_is_left_for_the_way_unless_somebody_says_otherwise(sender):
+    assert 0 < Options().stored_timeout <= PATIENCE[sender] / 2
+
+
+# What is said of the header
+
+
+@pytest.mark.gen_test
+async def test_where_an_answer_has_it_the_openapi_document_says_so_and_nowhere_else(fetch, app):
+    document = json.loads(openapi.encoded(tuple(app.routes)))
+    bodies = {"/add-job": (JSON, b"{}"), "/add-jobs": (JSON, b"[1]")}
+    bodies |= {path: (headers, body) for path, headers, body, *_ in SENDERS.values()}
+    for path, (headers, body) in bodies.items():
+        answer = await fetch(path, body, headers=headers)
+        declared = document["paths"][path]["post"]["responses"][str(answer.code)].get("headers", {})
+        assert (ACK in declared) == (ACK in answer.headers) == (path not in ("/add-job", "/add-jobs")), path
+        if ACK in declared:
+            assert answer.headers[ACK] in declared[ACK]["schema"]["enum"]
+    elsewhere = [
+        (path, method)
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+        if method not in ("post", "put", "parameters") and ACK in json.dumps(operation)
+    ]
+    assert elsewhere == []
+
+
+@pytest.mark.gen_test
+async def test_who_takes_no_records_says_nothing_of_it(app):
+    document = json.loads(openapi.encoded(tuple(app.routes)))
+    assert ACK not in json.dumps([document["paths"][path] for path in ("/services/collector/ack", "/sign-in", "/logs")])
+
+
+class TestPages:
+    @pytest.fixture
+    def options(self, options):
+        return type(options)(**{**options.__dict__, "cors_origins": ("https://app.example",)})
+
+    @pytest.mark.gen_test
+    async def test_a_page_from_elsewhere_may_read_it(self, fetch):
+        path, headers, body, *_ = SENDERS["OTLP"]
+        answer = await fetch(path, body, headers={**headers, "Origin": "https://app.example"})
+        assert answer.headers[ACK] == "memory"
+        assert ACK in answer.headers["Access-Control-Expose-Headers"].split(", ")

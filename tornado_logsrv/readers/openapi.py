@@ -95,6 +95,7 @@ def _operation(method: str, path: str, handler: type[BaseHandler]) -> Document:
     if declared is None:
         raise TypeError(f"{method} of {handler.__name__} does not declare what it answers (operations.operation)")
     scope = Scope.OPEN if method == "OPTIONS" else handler.scope_of(method)
+    responses = _responses(handler, declared, scope, "{" in path)
     made = {
         "operationId": method.lower() + re.sub(r"\W", "_", re.sub("[{}]", "", path)),
         "tags": [handler.__module__.rpartition(".")[2]],
@@ -102,9 +103,10 @@ def _operation(method: str, path: str, handler: type[BaseHandler]) -> Document:
         "description": _markdown(inspect.getdoc(function) or ""),
         "parameters": [*_parameters(handler, declared)],
         "security": [] if scope is Scope.OPEN else [{name: [scope.value]} for name in _SECURITY],
-        "responses": _without_content(_responses(handler, declared, scope, "{" in path), method == "HEAD"),
+        "responses": _without_content(responses, method == "HEAD"),
     }
     if issubclass(handler, BodyHandler) and method in ("POST", "PUT"):
+        made["responses"] = _with_fields(responses, handler.answer_fields)
         content = {media_type: handler.bodies.get(media_type, ANYTHING) for media_type in handler.media_types}
         made["requestBody"] = {"required": handler.body_required, "content": _content(content)}
     return made
@@ -161,6 +163,14 @@ def _refusal(titles: Mapping[str, str]) -> Document:
 
 def _answer(description: str, content: Content) -> Document:
     return {"description": description, **({"content": _content(content)} if content else {})}
+
+
+def _with_fields(responses: Document, fields: Mapping[str, Schema]) -> Document:
+    """``responses``; those that are successes may have ``fields`` in their heads."""
+    if not fields:
+        return responses
+    headers = {"headers": {name: {"schema": schema} for name, schema in fields.items()}}
+    return {status: answer | headers if status.startswith("2") else answer for status, answer in responses.items()}
 
 
 def _without_content(responses: Document, wanted: bool) -> Document:

@@ -21,7 +21,7 @@ from typing import Any
 
 from ..collector import IdOf
 from ..errors import TooLarge
-from ..handler import BodyHandler, CollectingHandler
+from ..handler import BodyHandler, CollectingHandler, ReceiverHandler
 from ..jsonlines import Block
 from ..operations import TEXT as STRING
 from ..operations import joined, json_of, object_of, one_of, operation, table_of
@@ -210,6 +210,7 @@ class WinstonHandler(jobs.JobsHandler):
     """``/add-jobs`` for Winston's http transport: it takes any status but 200 for a failure, and retries none."""
 
     knows_stored_timeout = False
+    answer_fields = ReceiverHandler.answer_fields
 
     @operation({200: json_of(jobs.MANY_ADDED)})
     async def post(self) -> None:
