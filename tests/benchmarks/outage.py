@@ -36,7 +36,7 @@ def measure(scale: Scale) -> list[Row]:
             "records/s",
             [drain.rate for drain in drains],
             loop,
-            bars.STORED,
+            bars.DRAINED,
             f"{backlog}, posted as fast as they are taken (POST /add-jobs, ack=journal) while MongoDB is stopped, in "
             f"place of waiting so long; MongoDB is then started; from the first batch stored to the last; removal from "
             f"Redis is included; beside {BARE}, of as many records",
