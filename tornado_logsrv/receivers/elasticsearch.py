@@ -19,7 +19,7 @@ import functools
 import hashlib
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -318,6 +318,17 @@ class BulkHandler(probes.ElasticsearchHandler, ReceiverHandler):
     async def put(self, index: str = "") -> None:
         """The same as POST."""
         await self.post(index)
+
+    def write_problem(self, problem: dict[str, Any], error: BaseException | None) -> None:
+        """Answer as Elasticsearch does; what rsyslog may send again gets no answer, but the end of the connection.
+
+        rsyslog looks at no status. An answer without items is a failure for good to it, and only where there is none
+        does it keep what it has sent, and comes again (plugins/omelasticsearch/omelasticsearch.c, curlPost).
+        """
+        if isinstance(error, errors.Unavailable) and probes.is_rsyslog(self.request):
+            cast(Any, self.request.connection).stream.close()
+        else:
+            super().write_problem(problem, error)
 
 
 def rows(items: Iterator[Item], fates: list[tuple[Action, int]]) -> Iterator[Row | Bad | None]:
