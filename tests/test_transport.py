@@ -18,7 +18,7 @@ import uvloop
 from tornado import httputil, netutil, web
 from tornado.iostream import StreamClosedError
 
-from tornado_logsrv import transport
+from tornado_logsrv import connection, fastroutes, transport
 from tornado_logsrv.deferred import Deferred
 from tornado_logsrv.transport import HTTPServer
 
@@ -637,7 +637,7 @@ async def test_refusal_reaches_a_client_that_sends_everything_first() -> None:
 
 @on_both_loops
 async def test_client_that_never_stops_sending_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "_DISCARD_BYTES", MiB)
+    monkeypatch.setattr(connection, "_DISCARD_BYTES", MiB)
     async with client() as one:
         one.send(get("/upload?refuse=1", "Transfer-Encoding: chunked", method="POST"))
         with pytest.raises(ConnectionError):  # noqa: PT012
@@ -648,7 +648,7 @@ async def test_client_that_never_stops_sending_is_cut(monkeypatch: pytest.Monkey
 
 @on_both_loops
 async def test_client_that_stays_after_a_refusal_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "_DISCARD_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "_DISCARD_SECONDS", 0.05)
     closed = asyncio.Event()
     monkeypatch.setattr(HTTPServer, "on_close", lambda self, conn: (self._connections.discard(conn), closed.set()))
     async with client() as one:
@@ -693,7 +693,7 @@ async def test_handler_is_not_hurried_by_the_idle_timeout() -> None:
 
 @on_both_loops
 async def test_half_closed_connection_whose_handler_hangs_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "_HALF_CLOSED_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "_HALF_CLOSED_SECONDS", 0.05)
     monkeypatch.setattr(Hanging, "on_connection_close", lambda self: None)
     async with client() as one:
         one.send(get("/hanging"))
@@ -854,7 +854,7 @@ async def test_fast_route_waits_for_the_whole_body() -> None:
         post("/echo", b"body").replace(b"HTTP/1.1", b"HTTP/1.0"),
         post("/echo", b"body").replace(b"Host: a", b"Host: a%20"),
         post("/other/../echo", b""),
-        post("/echo", bytes(transport.FAST_BODY + 1)),
+        post("/echo", bytes(connection.FAST_BODY + 1)),
         get("/echo"),
     ],
     ids=["chunked", "expect", "close", "upgrade", "HTTP/1.0", "host", "path", "size", "method"],
@@ -942,16 +942,15 @@ async def test_fast_route_may_have_answered_already() -> None:
 
 @on_both_loops
 async def test_no_more_heads_are_known_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "_KNOWN_HEADS", 3)
-    servers: list[HTTPServer] = []
-    remember = HTTPServer.remember
-    monkeypatch.setattr(HTTPServer, "remember", lambda self, *each: (servers.append(self), remember(self, *each))[1])
+    monkeypatch.setattr(fastroutes, "_KNOWN_HEADS", 3)
+    known = fastroutes.KnownHeads()
+    monkeypatch.setattr(transport, "KnownHeads", lambda: known)
     async with client(fast_routes={(b"POST", b"/echo"): Fast()}) as one:
         for number in range(10):
             assert await one.ask(post("/echo", b"1", f"A: {number}")) == (202, b"done")
-            assert 1 <= len(servers[-1].known_heads) <= 3
+            assert 1 <= len(known) <= 3
         assert await one.ask(post("/echo", b"1", f"A: {'x' * 1024}")) == (202, b"done")
-    assert max(map(len, servers[-1].known_heads)) < 100
+    assert max(map(len, known)) < 100
 
 
 @on_both_loops
@@ -1086,9 +1085,9 @@ async def test_requests_together_that_fail_are_answered_500_each(later: bool, ca
 @on_both_loops
 async def test_pipelined_fast_answers_leave_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     writes = []
-    flush = transport._Connection.flush
+    flush = connection.Connection.flush
     monkeypatch.setattr(
-        transport._Connection, "flush", lambda self: (self._unsent and writes.append(1), flush(self))[1]
+        connection.Connection, "flush", lambda self: (self._unsent and writes.append(1), flush(self))[1]
     )
     async with client(fast_routes={(b"POST", b"/echo"): Fast()}) as one:
         one.send(post("/echo", b"1") * 100)

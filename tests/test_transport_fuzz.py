@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tornado import httpserver, httputil
 
-from tornado_logsrv import transport
+from tornado_logsrv import fastroutes, framing, transport
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "800"))
 QUIET_TURNS = 12  # of the loop with nothing new, after which nothing more will come
@@ -226,7 +226,7 @@ def streams(draw: st.DrawFn) -> list[bytes]:
     return [bytes(data[start:end]) for start, end in itertools.pairwise(cuts)]
 
 
-class EveryRoute(dict[tuple[bytes, bytes], transport.FastRoute]):
+class EveryRoute(dict[tuple[bytes, bytes], fastroutes.FastRoute]):
     """Fast routes that take whatever they are offered, and note it as an application would."""
 
     side: Side
@@ -235,7 +235,7 @@ class EveryRoute(dict[tuple[bytes, bytes], transport.FastRoute]):
     def get(self, key: tuple[bytes, bytes], default: Any = None) -> Any:
         return functools.partial(self.note, key[0].decode("latin1"))
 
-    def note(self, method: str, target: bytes, headers: transport.Headers, body: bytes, _: object) -> bytes:
+    def note(self, method: str, target: bytes, headers: framing.Headers, body: bytes, _: object) -> bytes:
         fields = httputil.HTTPHeaders()
         for name, value in headers:
             fields.add(name.decode("latin1"), value.decode("latin1"))

@@ -7,7 +7,7 @@ import httptools
 from tornado import httputil
 from tornado.http1connection import is_transfer_encoding_chunked
 
-_END_OF_HEAD = b"\r\n\r\n"
+END_OF_HEAD = b"\r\n\r\n"
 _LONGEST_LENGTH = 18  # digits: what every recipient can count
 
 _ALNUM = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"

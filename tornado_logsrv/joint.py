@@ -26,7 +26,7 @@ Answered = list[bytes | None]
 
 
 class JointLane:
-    """Answers requests with the same ``ack`` and Authorization. Called with their bodies, as transport.Together is."""
+    """Answers requests with the same ``ack`` and Authorization. Called with their bodies, as fastroutes.Together is."""
 
     def __init__(
         self,
