@@ -49,10 +49,16 @@ class Deferred(Generic[T]):
             self._callback(self)
 
     def result(self) -> T:
-        """The result, or raises the error. Only once it is ``done``."""
-        if self._error is not None:
-            raise self._error
-        return self._result
+        """The result, or raises the error, which is given once. Only when it is ``done``."""
+        if self._error is None:
+            return self._result
+        error, self._error = self._error, None
+        try:
+            raise error
+        finally:
+            # The error holds this frame, and with it who waits: held from either, all of a request, its body too,
+            # would stay in memory until the garbage collector looks.
+            del error
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self.done:
