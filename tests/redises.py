@@ -74,7 +74,8 @@ def free_port(most: int = 65_535) -> int:
                 return probe.getsockname()[1]
 
 
-_DURABLE = tuple(_flags(appendonly="yes", appendfsync="everysec", save=""))
+#: No delay: a primary waits 5 s for further replicas before it sends what it has.
+_DURABLE = tuple(_flags(appendonly="yes", appendfsync="everysec", save="", repl_diskless_sync_delay=0))
 
 
 class Watched:
@@ -83,7 +84,7 @@ class Watched:
     def __init__(self, directory: Path, replicas: int = 2) -> None:
         with contextlib.ExitStack() as undo:
             self.nodes = [undo.enter_context(contextlib.closing(Node(directory / "0", *_DURABLE)))]
-            follow = ("--replicaof", f"127.0.0.1 {self.nodes[0].port}", "--repl-diskless-sync-delay", "0")
+            follow = ("--replicaof", f"127.0.0.1 {self.nodes[0].port}")
             for number in range(1, replicas + 1):
                 node = Node(directory / str(number), *_DURABLE, *follow)
                 self.nodes.append(undo.enter_context(contextlib.closing(node)))

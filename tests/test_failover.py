@@ -13,6 +13,8 @@ import json
 import signal
 import time
 import urllib.error
+from collections.abc import Sequence
+from typing import Any
 
 import pymongo
 import pytest
@@ -60,10 +62,16 @@ def start(mongodb, watched, tmp_path):
     return start
 
 
+def started(undo: contextlib.ExitStack, *contexts: Any) -> tuple[Process, ...]:
+    """All of them, started at the same time, until ``undo``."""
+    with concurrent.futures.ThreadPoolExecutor(len(contexts)) as pool:
+        return tuple(pool.map(undo.enter_context, contexts))
+
+
 class Clients:
     """Each sends records, one by one, to any server that takes them, again and again until one is acknowledged."""
 
-    def __init__(self, servers: list[Process], count: int = 8) -> None:
+    def __init__(self, servers: Sequence[Process], count: int = 8) -> None:
         self._addresses = [server.url.removeprefix("http://") for server in servers]
         self._going = True
         self._numbers = itertools.count()
@@ -127,8 +135,7 @@ def left(watched) -> dict[bytes, int]:
 def test_whoever_fails_what_was_acknowledged_is_stored_once_and_the_ledgers_balance(start, mongodb, watched, logs):
     with contextlib.ExitStack() as undo:
         names = ("killed-1", "killed-2", "stopped", "stays")
-        servers = [undo.enter_context(start(name, journal_replicas=1)) for name in names]
-        first, second, stopped, stays = servers
+        servers = first, second, stopped, stays = started(undo, *(start(name, journal_replicas=1) for name in names))
         clients = Clients(servers)
         clients.more(200)
         first.stop(signal.SIGKILL)
@@ -191,8 +198,8 @@ def held_by_the_primary_alone(watched: Watched, *servers: Process) -> list[str]:
 
 def test_with_journal_replicas_nothing_is_acknowledged_that_only_the_primary_has(tmp_path):
     with contextlib.ExitStack() as undo:
-        primary = undo.enter_context(contextlib.closing(Node(tmp_path / "primary")))
-        follow = ("--replicaof", f"127.0.0.1 {primary.port}", "--repl-diskless-sync-delay", "0")
+        primary = undo.enter_context(contextlib.closing(Node(tmp_path / "primary", "--repl-diskless-sync-delay", "0")))
+        follow = ("--replicaof", f"127.0.0.1 {primary.port}")
         replica = undo.enter_context(contextlib.closing(Node(tmp_path / "replica", *follow)))
         options = {
             "port": 0, "instance": "one", "data_dir": tmp_path / "one", "mongo_url": AWAY, "journal_replicas": 1,
