@@ -14,7 +14,7 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import bson
 from bson.errors import BSONError
@@ -49,9 +49,11 @@ _JOB_HEAD = bson.encode({"message": JOB_MESSAGE})[4:-1]
 #: What stands in a job's record before its data, when that is an object.
 _OBJECT_JOB = struct.Struct(f"<i5s12s{len(_JOB_HEAD)}s6s")
 _OBJECT = b"\x03data\x00"
-#: What stands in a row's record before its source, and between its message and its data.
-_ROW_HEAD = struct.Struct("<i5s12s")
+#: What stands in a row's record between its message and its data, and behind the members of that.
 _DATA = b"\x00" + _OBJECT
+_END = b"\x00" + _TIMESTAMP_NAME
+_ROW_DATA = struct.Struct("<7si")
+_ROW_TAIL = struct.Struct("<12sqB")
 #: A level takes 7 bytes at least: the type, an empty name, the length and the end. What is smaller is not too deep.
 _SHALLOW_BYTES = 7 * jsontext.MAX_DEPTH
 #: An ObjectId counts with three bytes.
@@ -155,46 +157,43 @@ def encode(head: Mapping[str, Any], value: Any, notes: jsontext.Notes, record_id
     return _envelope(record_id, _elements(head, value, notes), timestamp_ms)
 
 
-class Fields(Protocol):
-    """What encode_rows makes a record of; ``shared`` are more members of ``data``, encoded."""
-
-    message: str
-    data: dict[str, Any]
-    shared: bytes
-
-
 def encode_rows(
-    source: str, rows: Sequence[Fields], ids: Sequence[bytes], timestamps_ms: Sequence[int]
+    source: str,
+    messages: Sequence[str],
+    data: Sequence[dict[str, Any]],
+    shared: Sequence[bytes],
+    ids: Sequence[bytes],
+    timestamps_ms: Sequence[int],
 ) -> list[bytes] | None:
-    """The records of ``rows``, which have no notes, with the ids and timestamps at their places.
+    """The records of rows that have no notes, in columns; ``shared`` are more members of ``data``, encoded.
 
     All are encoded in one call: of many, each costs a third of ``encode``. None when one of them has to be looked at.
     """
     try:
-        array = bson.encode({"": [row.data for row in rows]})
-        messages = [row.message.encode() for row in rows]
+        array = bson.encode({"": data})
+        texts = list(map(str.encode, messages))
     except UNENCODABLE:
         return None
-    pack, length, tail, size_at = _ROW_HEAD.pack, _LENGTH.pack, _TIMESTAMP.pack, _LENGTH.unpack_from
     before = bson.encode({"source": source})[4:-1] + b"\x02message\x00"
-    around = _ROW_HEAD.size + len(before) + _LENGTH.size + len(_DATA) + _TIMESTAMP.size
+    head = struct.Struct(f"<i5s12s{len(before)}si")
+    pack_head, pack_data, pack_tail, size_at = head.pack, _ROW_DATA.pack, _ROW_TAIL.pack, _LENGTH.unpack_from
+    around = head.size + _ROW_DATA.size + _ROW_TAIL.size - 5
     encoded: list[bytes] = []
     # Before the first element: the length, the array's type, its name, its length. Before each: type, index, NUL.
     end, digits, digits_end = 10, 1, 10
-    for number, (row, message) in enumerate(zip(rows, messages, strict=True)):
+    for number, (text, more, record_id, timestamp_ms) in enumerate(zip(texts, shared, ids, timestamps_ms, strict=True)):
         if number == digits_end:
             digits, digits_end = digits + 1, digits_end * 10
         start = end + digits + 2
         end = start + size_at(array, start)[0]
         own = array[start + 4 : end - 1]
-        shared = row.shared
-        data_size = 5 + len(own) + len(shared)
-        size = around + len(message) + data_size
-        if size > MAX_RECORD_BYTES or _may_be_too_deep(own, 0):
+        length, data_size = len(text), end - start + len(more)
+        size = around + length + data_size
+        if size > _SHALLOW_BYTES and (size > MAX_RECORD_BYTES or _may_be_too_deep(own, 0)):
             return None
-        head, text_size, data = pack(size, _ID, ids[number]), length(len(message) + 1), length(data_size)
-        timestamp = tail(_TIMESTAMP_NAME, timestamps_ms[number], 0)
-        encoded.append(b"".join((head, before, text_size, message, _DATA, data, own, shared, b"\0", timestamp)))
+        first = pack_head(size, _ID, record_id, before, length + 1)
+        last = pack_tail(_END, timestamp_ms, 0)
+        encoded.append(b"".join((first, text, pack_data(_DATA, data_size), own, more, last)))
     return encoded
 
 

@@ -55,7 +55,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How records are written and read: what ``read`` gives is a record each, before it is encoded."""
+    """How records are written and read: what ``read`` gives are records, before they are encoded."""
 
     id: str
     name: str

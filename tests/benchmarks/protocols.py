@@ -5,6 +5,8 @@ import gc
 import time
 from collections.abc import Sequence
 
+from tornado_logsrv.receivers.rows import apart
+
 from . import bodies, load, machine, samples
 from .bodies import NDJSON, PROTOCOLS, Protocol
 from .rows import Row, compared
@@ -39,7 +41,7 @@ def _requests(protocol: Protocol) -> list[bytes]:
     """The bodies. Raises RuntimeError unless each has its records, and no other."""
     made = [protocol.write(bodies.entries(n * samples.BATCH, samples.BATCH)) for n in range(_DIFFERENT)]
     for body in made:
-        if (count := sum(1 for _ in protocol.read(body))) != samples.BATCH:
+        if (count := sum(1 for _ in apart(protocol.read(body)))) != samples.BATCH:
             raise RuntimeError(f"{count} records in a request of {protocol.name}, not {samples.BATCH}")
     return made
 

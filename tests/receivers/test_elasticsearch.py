@@ -7,7 +7,7 @@ from pathlib import Path
 import elasticsearch
 import pytest
 from elasticsearch import helpers
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
@@ -17,7 +17,7 @@ from tornado_logsrv.errors import Refused, Unreadable
 from tornado_logsrv.receivers import elasticsearch as es
 from tornado_logsrv.receivers import elasticsearch_probes as probes
 from tornado_logsrv.receivers import fields
-from tornado_logsrv.receivers.rows import Bad, Row
+from tornado_logsrv.receivers.rows import Bad, Row, Rows, apart
 
 from .batches import batch_of, documents
 
@@ -44,7 +44,12 @@ def bulk(*lines: object) -> bytes:
 
 def told(body: bytes, index: str = "") -> list[tuple]:
     """Kind, operation, index, id, and data or raw bytes of each item."""
-    return [tell(*item) for item in es.parse(body, index)]
+    return [tell(*item) for item in items(body, index)]
+
+
+def items(body: bytes, index: str = "") -> list[es.Item]:
+    """The items of a body, each by itself."""
+    return [es.Item(action, each) for action, row in es.parse(body, index) for each in apart([row])]
 
 
 def tell(action: es.Action, row: object) -> tuple:
@@ -59,7 +64,7 @@ def answered(body: bytes, index: str = "", now_ms: int = NOW) -> tuple[list[dict
     """What is stored of a body, and the items of the answer."""
     fates: list = []
     batch = batch_of("elasticsearch", es.rows(es.parse(body, index), fates), now_ms)
-    return documents(batch), [json.loads(es.answer(batch, fate)) for fate in fates]
+    return documents(batch), json.loads(f"[{','.join(es.answer(batch, fate) for fate in fates)}]")
 
 
 def record(document: object, action: object = None, now_ms: int = NOW) -> dict:
@@ -101,7 +106,7 @@ def test_updates_and_deletes_cost_no_neighbour():
 
 @pytest.mark.parametrize("bad", [b'{"a":', b"5", b'"text"', b"\xff\xfe", b"[" * 3000])
 def test_a_document_that_is_none_costs_no_neighbour(bad):
-    found = list(es.parse(bulk({"create": {"_id": "1"}}, bad, {"create": {}}, {"a": 1})))
+    found = items(bulk({"create": {"_id": "1"}}, bad, {"create": {}}, {"a": 1}))
     assert (found[0].row.raw, found[0].action.id, found[0].row.reason != "") == (bad, "1", True)
     assert found[1].row.data == {"a": 1}
 
@@ -110,10 +115,10 @@ def test_a_document_that_is_none_costs_no_neighbour(bad):
     "bad", [b'{"create":{"_id":"a"b"}}', b'{"upsert":{}}', b'{"create":5}', b"{}", b'{"create":{"_index":1}}']
 )
 def test_an_action_that_is_none_takes_its_document_with_it_and_no_more(bad):
-    found = list(es.parse(bulk({"create": {}}, {"a": 1}, bad, b'{"its": "own"}', {"create": {}}, {"b": 2})))
+    found = items(bulk({"create": {}}, {"a": 1}, bad, b'{"its": "own"}', {"create": {}}, {"b": 2}))
     assert [type(item.row).__name__ for item in found] == ["Row", "Bad", "Row"]
     assert found[1].row.raw == bad + b'\n{"its": "own"}'
-    found = list(es.parse(bulk({"create": {}}, {"a": 1}, bad, {"create": {}}, {"b": 2})))
+    found = items(bulk({"create": {}}, {"a": 1}, bad, {"create": {}}, {"b": 2}))
     assert found[1].row.raw == bad
     assert found[2].row.data == {"b": 2}
 
@@ -138,6 +143,38 @@ def test_blank_lines_and_carriage_returns_are_read_past():
 
 
 # What becomes of it
+
+TEXTS = st.sampled_from(["", "WARN", "info", "2026-01-31T12:00:00.123Z", "2026-01-31T12:00:00.123456Z"])
+VALUES = TEXTS | st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["level", "a"]), inner, max_size=2),
+    max_leaves=4,
+)
+NAMES = st.sampled_from(
+    ["@timestamp", "timestamp", "message", "level", "severity", "severity_text", "log", "msg", "_index", "_bulk", "a"]
+)
+
+
+@pytest.mark.parametrize("lines", [3, 2048])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(usual=st.dictionaries(NAMES, VALUES, max_size=5), rest=st.lists(st.dictionaries(NAMES, VALUES, max_size=5)))
+def test_documents_together_become_what_each_does_by_itself(monkeypatch, lines, usual, rest):
+    action = {"create": {"_index": "shop", "pipeline": "p"}}
+    plain = {"@timestamp": "2026-01-31T12:00:00.123Z", "level": "info", "message": "hello"}
+    body = bulk(*(line for document in (plain, plain | usual, *rest, usual) for line in (action, document)))
+    with monkeypatch.context() as patched:
+        patched.setattr(es, "LINES", lines)
+        together = answered(body)
+        patched.setattr(es, "rows_of", lambda *_: None)
+        alone = answered(body)
+    assert [list(document["data"]) for document in together[0]] == [list(document["data"]) for document in alone[0]]
+    assert together == alone
+
+
+def test_documents_of_one_action_are_read_in_columns():
+    usual = [{"@timestamp": "2026-01-31T12:00:00.123Z", "level": "INFO", "message": "hello", "n": n} for n in range(3)]
+    body = bulk(*(line for document in usual for line in ({"create": {}}, document)))
+    assert [(type(row), len(row.raws)) for _, row in es.parse(body)] == [(Rows, 3)]
 
 
 def test_the_record():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tornado_logsrv import records
 from tornado_logsrv.errors import TooLarge, Unreadable
 from tornado_logsrv.receivers import rows
-from tornado_logsrv.receivers.rows import Bad, Row
+from tornado_logsrv.receivers.rows import Bad, Row, Rows
 
 from .batches import batch_of, documents
 
@@ -30,6 +30,42 @@ def test_rows_together_are_as_each_alone(given_rows):
     alone = [documents(batch_of("x", [Row(r.message, r.data, [*r.notes], None, b"", r.shared)], NOW)) for r in found]
     together = documents(batch_of("x", found, NOW))
     assert [{**each, "_id": 0} for (each,) in alone] == [{**each, "_id": 0} for each in together]
+
+
+TIMES = st.none() | st.integers(-1, 2 * NOW * 1_000_000)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(TEXTS | st.text(st.characters(), max_size=5), DATA, TIMES), min_size=1, max_size=20), DATA)
+def test_rows_in_columns_are_as_each_by_itself(given_rows, labels):
+    messages, data, times = zip(*given_rows, strict=True)
+    shared, notes = rows.shared("labels", labels, True)
+    found = Rows(messages, data, times, [b"raw"] * len(data), b"" if notes else shared)
+    alone = batch_of("x", [Row("before", {}, [], None, b""), *found, Bad(b"raw", "no")], NOW)
+    together = batch_of("x", [Row("before", {}, [], None, b""), found, Bad(b"raw", "no")], NOW)
+    assert (together.records, together.ids, together.rejected) == (alone.records, alone.ids, alone.rejected)
+
+
+def test_so_many_rows_in_columns_and_others_have_their_turn_between(monkeypatch):
+    monkeypatch.setattr(rows, "MAX_ROWS", 300)
+    monkeypatch.setattr(rows, "BREATH", 0)
+    found = Rows([""] * 100, [{}] * 100, [None] * 100, [b""] * 100)
+    turns = []
+    assert len(batch_of("x", [found] * 3, NOW, turns).records) == 300
+    assert turns == [100, 200, 300]
+    with pytest.raises(TooLarge, match="more than 300"):
+        batch_of("x", [found] * 4, NOW)
+
+
+@pytest.mark.parametrize("sizes", [[], [1] * 2500, [1 << 17] * 5, [1, rows.PORTION_BYTES + 1, 1]])
+def test_portions_have_so_many_items_and_bytes(sizes):
+    found = [bytes(size) for size in sizes]
+    portions = [*rows.portions(found)]
+    assert [each for portion in portions for each in portion] == found
+    for portion in portions:
+        assert 1 <= len(portion) <= rows.PORTION
+        assert len(portion) == 1 or sum(map(len, portion)) <= rows.PORTION_BYTES
+    assert len(portions) <= 1 + 2 * len(found) // rows.PORTION + 2 * sum(sizes) // rows.PORTION_BYTES
 
 
 @pytest.mark.parametrize("depth", [90, 97, 98, 150])

@@ -18,7 +18,7 @@ import asyncio
 import functools
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -29,17 +29,20 @@ from ..jsonlines import values_of, windows
 from ..operations import BOOLEAN, COUNT, TEXT, array_of, json_of, named, object_of, operation, table_of
 from . import elasticsearch_probes as probes
 from . import fields
-from .rows import Bad, Batch, Row
+from .rows import Bad, Batch, Row, Rows, shared
 
 SOURCE = "elasticsearch"
 #: Action lines that are kept as they were read: most of a request are the same.
 KEPT_ACTIONS = 1024
 KEPT_BYTES = 256
-#: Items that are looked for before the first of them is read: of lines that are none, more would take too long.
-ITEMS = 1024
+#: Lines that are looked at before the first of their items is read: of those that are none, more would take too long.
+LINES = 2048
 
 _SPACE = b" \t\r"
 _ACTIONS = frozenset(("create", "index", "update", "delete"))
+#: Where a level is, too: ECS.
+_LEVEL_IN = ("log",)
+_RESERVED = frozenset(("_index", "_id", "_bulk"))
 _TAKEN = "key taken by the action line, own value kept under key#number"
 
 
@@ -58,10 +61,10 @@ class Action(NamedTuple):
 
 
 class Item(NamedTuple):
-    """An action and what it makes of its document: None for one that is not supported."""
+    """An action and what it makes of its document, or of each of many: None for one that is not supported."""
 
     action: Action
-    row: Row | Bad | None
+    row: Row | Rows | Bad | None
 
 
 _BAD_ACTION = Action("index", "", None, None)
@@ -94,9 +97,37 @@ class _Reader:
 
     def read(self, window: bytes) -> Iterator[Item]:
         """The items that end in ``window``, which is whole lines."""
+        lines = window.removesuffix(b"\n").split(b"\n")
+        for at in range(0, len(lines), LINES):
+            part = lines[at : at + LINES]
+            together = self._together(part)
+            if together is None:
+                yield from self._one_by_one(part)
+            else:
+                yield together
+
+    def _together(self, lines: list[bytes]) -> Item | None:
+        """The documents of ``lines`` in columns, where one action line stands before each of them and names none."""
+        if self._unknown is not None:
+            return None
+        if self._action is not None:
+            lines = [self._last, *lines]
+        line, documents = lines[0], lines[1::2]
+        if not documents or {*lines[::2]} != {line}:
+            return None
+        action = self._actions.get(line) or self._read_action(line)
+        if action is None or not action.is_supported or action.id is not None:
+            return None
+        found = rows_of(action, documents)
+        if found is None:
+            return None
+        self._action, self._last = action if len(lines) % 2 else None, line
+        return Item(action, found)
+
+    def _one_by_one(self, lines: list[bytes]) -> Iterator[Item]:
         found: list[tuple[Action, bytes | Bad | None]] = []
         action = self._action
-        for line in window.split(b"\n"):
+        for line in lines:
             if not line or not line.strip(_SPACE):
                 continue
             if action is not None:
@@ -113,9 +144,6 @@ class _Reader:
             if action is not None and action.operation == "delete":
                 found.append((action, None))
                 action = None
-            if len(found) >= ITEMS:
-                yield from _items(found)
-                found = []
         self._action = action
         yield from _items(found)
 
@@ -209,6 +237,39 @@ def _row(action: Action, value: Any, line: bytes) -> Row | Bad | None:
     return row(action, value, notes, line)
 
 
+def rows_of(action: Action, lines: list[bytes]) -> Rows | None:
+    """What ``row`` makes of each of the documents ``lines``; None when one of them has to be looked at by itself."""
+    documents = values_of(lines)
+    if documents is None or {*map(type, documents)} != {dict}:
+        return None
+    names: set[str] = set().union(*documents)
+    members, notes = _members(action)
+    if notes or not names.isdisjoint(_RESERVED):
+        return None
+    times = _take_times(documents, notes)
+    messages = fields.take_texts(documents, names)
+    fields.set_levels(documents, names, _LEVEL_IN, notes)
+    return None if notes else Rows(messages, documents, times, lines, members)
+
+
+def _members(action: Action) -> tuple[bytes, jsontext.Notes]:
+    """What ``row`` adds to every document of an action that names none, encoded; and notes of that."""
+    encoded, notes = shared("_index", action.index_name, plain=True) if action.index_name else (b"", [])
+    if action.more is not None:
+        more, of_more = shared("_bulk", action.more, plain=True)
+        return encoded + more, notes + of_more
+    return encoded, notes
+
+
+def _take_times(documents: list[dict[str, Any]], notes: jsontext.Notes) -> Sequence[int | None]:
+    times = fields.plain_moments([document.get("@timestamp") for document in documents])
+    if times is None:
+        return [_take_time(document, notes) for document in documents]
+    for document in documents:
+        del document["@timestamp"]
+    return times
+
+
 def row(action: Action, data: dict[str, Any], notes: jsontext.Notes, raw: bytes) -> Row:
     """The record of a document, which becomes its data.
 
@@ -298,17 +359,14 @@ class BulkHandler(probes.ElasticsearchHandler, ReceiverHandler):
     async def post(self, index: str = "") -> None:
         """200 with the fate of each item: 201 taken, 400 an update or delete, 409 created twice in this request."""
         began = time.monotonic()
-        fates: list[tuple[Action, int]] = []
+        fates: list[Fate] = []
         batch = Batch(self)
         await batch.encode(rows(parse(self.body, index), fates))
         if batch.records:
             await self.accept(batch.records)
-        refused = len(batch.lost) + sum([place < 0 for _, place in fates])
+        refused = len(batch.lost) + sum([fate.place < 0 for fate in fates])
         self.refuse(refused)
-        answers: list[str] = []
-        for at in range(0, len(fates), _TURN):
-            answers += map(functools.partial(answer, batch), fates[at : at + _TURN])
-            await asyncio.sleep(0)
+        answers = await _answers(batch, fates)
         took = round((time.monotonic() - began) * 1000)
         # ``errors`` stands before ``items`` and there is no space: senders look for the text (Fluent Bit, Vector).
         failed = "true" if refused else "false"
@@ -331,29 +389,60 @@ class BulkHandler(probes.ElasticsearchHandler, ReceiverHandler):
             super().write_problem(problem, error)
 
 
-def rows(items: Iterator[Item], fates: list[tuple[Action, int]]) -> Iterator[Row | Bad | None]:
+class Fate(NamedTuple):
+    """What becomes of ``many`` items of an action: the place of the first of them among the rows, if they make any."""
+
+    action: Action
+    place: int
+    many: int = 1
+
+
+def rows(items: Iterator[Item], fates: list[Fate]) -> Iterator[Row | Rows | Bad | None]:
     """The rows of ``items``, None for one that makes no record; ``fates`` is filled with their places."""
     created: set[bytes] = set()
     place = 0
     for action, row in items:
         if row is None:
-            fates.append((action, _UNSUPPORTED))
+            fates.append(Fate(action, _UNSUPPORTED))
             yield None
             continue
         if action.id is not None and action.operation == "create" and type(row) is Row:
             if row.id in created:
-                fates.append((action, _CONFLICT))
+                fates.append(Fate(action, _CONFLICT))
                 yield None
                 continue
             created.add(row.id)
-        fates.append((action, place))
-        place += 1
+        count = len(row.raws) if type(row) is Rows else 1
+        fates.append(Fate(action, place, count))
+        place += count
         yield row
 
 
-def answer(batch: Batch, fate: tuple[Action, int]) -> str:
-    """The JSON text of what became of an item."""
-    action, place = fate
+async def _answers(batch: Batch, fates: list[Fate]) -> list[str]:
+    answers: list[str] = []
+    told = 0
+    for fate in fates:
+        answers.append(answer(batch, fate))
+        told += fate.many
+        if told >= _TURN:
+            await asyncio.sleep(0)
+            told = 0
+    return answers
+
+
+def answer(batch: Batch, fate: Fate) -> str:
+    """The JSON text of what became of an item, or of those of many with commas between."""
+    action, place, count = fate
+    if count == 1 or not batch.rejected.keys().isdisjoint(range(place, place + count)):
+        return ",".join([_answer(batch, action, each) for each in range(place, place + count)])
+    # A text that stands between two ids in hex, all of which have one length, makes the answers of them all.
+    ids = b"".join(batch.ids[place : place + count]).hex(",", len(batch.ids[place]))
+    beginning = _beginning(action.operation, action.index_name)
+    between = f'",{_CREATED},{beginning}"'
+    return f'{beginning}"{ids.replace(",", between)}",{_CREATED}'
+
+
+def _answer(batch: Batch, action: Action, place: int) -> str:
     beginning = _beginning(action.operation, action.index_name)
     if place == _UNSUPPORTED:
         reason = f"{action.operation} is not supported: a record that is taken is not changed any more"

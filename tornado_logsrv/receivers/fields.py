@@ -13,7 +13,7 @@ import decimal
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -75,6 +75,15 @@ def own_time(nanoseconds: int | None, now_ms: int, notes: jsontext.Notes) -> int
         }
     )
     return now_ms
+
+
+def own_times(nanoseconds: Sequence[int | None], now_ms: int) -> list[int] | None:
+    """What own_time gives for each of ``nanoseconds``, which are some; None when one of them would be noted."""
+    if None in nanoseconds:
+        times = [now_ms if each is None else each // _MILLISECOND for each in nanoseconds]
+    else:
+        times = [each // _MILLISECOND for each in nanoseconds]  # type: ignore[operator]  # none is None
+    return times if min(times) >= 0 and max(times) <= now_ms + MAX_AHEAD_MS else None
 
 
 def keep_fraction(data: dict[str, Any], nanoseconds: int, notes: jsontext.Notes) -> None:
@@ -167,6 +176,19 @@ def plain_moment(text: str) -> int | None:
     return second + int(fraction) * _MILLISECOND
 
 
+#: How such a text ends behind its second → the nanoseconds of that.
+_FRACTIONS = {f".{milliseconds:03}Z": milliseconds * _MILLISECOND for milliseconds in range(1000)}
+
+
+def plain_moments(texts: Sequence[Any]) -> list[int] | None:
+    """What plain_moment says of each of ``texts``; None when one of them is no such text."""
+    try:
+        return [_second(text[:19]) + _FRACTIONS[text[19:]] for text in texts]  # type: ignore[operator]
+    except (TypeError, KeyError):
+        # No text, no second, or another fraction.
+        return None
+
+
 @functools.lru_cache(maxsize=4096)
 def _second(text: str) -> int | None:
     # Records of one request are of few seconds.
@@ -199,6 +221,17 @@ def take_text(
     return "", ""
 
 
+def take_texts(documents: Sequence[dict[str, Any]], names: Collection[str]) -> list[str]:
+    """The texts of records as take_text has them; ``names`` are the names of all their members."""
+    if "message" in names and not any(other in names for other in TEXT_NAMES):
+        texts = [document.get("message") for document in documents]
+        if {*map(type, texts)} == {str} and all(texts):
+            for document in documents:
+                del document["message"]
+            return texts  # type: ignore[return-value]  # all are texts
+    return [take_text(document)[0] for document in documents]
+
+
 def moved(notes: jsontext.Notes, path: str) -> jsontext.Notes:
     """``notes`` of a value whose text at ``path`` has become the message."""
     return [{**each, "path": "/message"} if each["path"] == path else each for each in notes]
@@ -227,3 +260,25 @@ def set_level(data: dict[str, Any], notes: jsontext.Notes, *places: Any) -> None
             data["level"] = lower
     elif level is None and (found := level_in(*places)):
         data["level"] = found
+
+
+def set_levels(
+    documents: Sequence[dict[str, Any]], names: Collection[str], within: Sequence[str], notes: jsontext.Notes
+) -> None:
+    """Make ``level`` of each of ``documents`` with set_level: from itself, and then from its members ``within``.
+
+    ``names`` are the names of all their members.
+    """
+    if not any(name in names for name in (*LEVEL_NAMES, *within)) or _are_levels(documents):
+        return
+    for document in documents:
+        set_level(document, notes, document, *map(document.get, within))
+
+
+def _are_levels(documents: Sequence[dict[str, Any]]) -> bool:
+    try:
+        found = {document.get("level") for document in documents}
+    except TypeError:
+        # What is no text may be an object.
+        return False
+    return all(type(level) is str and level == level.lower() for level in found)

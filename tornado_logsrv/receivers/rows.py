@@ -1,5 +1,8 @@
 """Rows: what a receiver's ``parse`` finds in a body; and their way to records.
 
+A receiver that finds many at once may give them as ``Rows``, in columns: what is done for each of them is what takes
+the time. Then it decides for all of them together whether they are plain; if not, it gives each as a ``Row``.
+
 An item that cannot be a record costs none of its neighbours: it goes to quarantine with its bytes. What one request may
 cost is bounded here for all receivers: how many records it makes, how many of them are bad, how long the server looks
 after it alone, and how many bytes its records are.
@@ -18,7 +21,7 @@ from bson.raw_bson import RawBSONDocument
 from .. import jsontext, records
 from ..errors import Refused, TooLarge, Unreadable
 from ..handler import ReceiverHandler
-from .fields import own_time
+from .fields import own_time, own_times
 
 #: One request's records at the most: a record may be two bytes of body, and takes a hundred of memory.
 MAX_ROWS = 250_000
@@ -30,6 +33,9 @@ MAX_GROUPS = 50_000
 MAX_MEMBERS = 65_536
 #: Rows that are encoded together, at the most.
 CHUNK = 128
+#: Items that are made Rows of, at the most, and about how many bytes of them: others wait no longer than they take.
+PORTION = 1000
+PORTION_BYTES = 1 << 18
 #: Seconds after which the server turns to its other clients for a moment.
 BREATH = 0.01
 #: What many rows share is looked at level by level when it has more containers than this.
@@ -54,6 +60,21 @@ class Row(msgspec.Struct, gc=False):
     def members(self) -> dict[str, Any]:
         """All of ``data``; those that are shared are still encoded in themselves."""
         return self.data | unshared(self.shared) if self.shared else self.data
+
+
+class Rows(msgspec.Struct, gc=False):
+    """Rows that are plain, in columns: none has notes, none has been named by its sender, and all share ``shared``."""
+
+    messages: Sequence[str]
+    data: Sequence[dict[str, Any]]
+    times: Sequence[int | None]
+    raws: Sequence[Any]
+    shared: bytes = b""
+
+    def __iter__(self) -> Iterator[Row]:
+        """Each by itself."""
+        for message, data, nanoseconds, raw in zip(self.messages, self.data, self.times, self.raws, strict=True):
+            yield Row(message, data, [], nanoseconds, raw, self.shared)
 
 
 class Bad(msgspec.Struct, gc=False):
@@ -94,7 +115,7 @@ class Batch:
         self.rejected: dict[int, str] = {}
         self.lost: set[int] = set()
 
-    async def encode(self, rows: Iterable[Row | Bad | None]) -> None:
+    async def encode(self, rows: Iterable[Row | Rows | Bad | None]) -> None:
         """Encode ``rows``; ids count through good and bad alike. None is no row, but a place to give others their turn.
 
         Raises what ``rows`` raises; TooLarge when they are more than MAX_ROWS or the queue could never hold them, and
@@ -102,22 +123,39 @@ class Batch:
         """
         began = time.monotonic()
         chunk: list[Row | Bad] = []
-        for row in rows:
+        for row in self._each(rows, chunk):
             if row is not None:
                 chunk.append(row)
             # One row can take as long as thousands of others.
             if len(chunk) < CHUNK and time.monotonic() <= began + BREATH:
                 continue
             self._encode_some(chunk)
-            chunk = []
+            chunk.clear()
             if time.monotonic() > began + BREATH:
                 await asyncio.sleep(0)
                 began = time.monotonic()
         self._encode_some(chunk)
 
+    def _each(self, rows: Iterable[Row | Rows | Bad | None], chunk: list[Row | Bad]) -> Iterator[Row | Bad | None]:
+        """``rows``, of which those in columns are encoded behind ``chunk``, unless they have to be looked at."""
+        for row in rows:
+            if type(row) is not Rows:
+                yield row  # type: ignore[misc]  # a Row, Bad or None
+                continue
+            self._encode_some(chunk)
+            chunk.clear()
+            if self._encode_together(row):
+                self._check_count()
+                yield None
+            else:
+                yield from row
+
     def _encode_some(self, chunk: Sequence[Row | Bad]) -> None:
         if chunk:
             self._encode(chunk)
+            self._check_count()
+
+    def _check_count(self) -> None:
         if len(self.ids) > MAX_ROWS:
             raise TooLarge(f"the body has more than {MAX_ROWS} records, the most that one request can have")
         if len(self.rejected) > MAX_BAD:
@@ -133,6 +171,22 @@ class Batch:
         """Whether not one row is a record for the store."""
         return len(self.rejected) == len(self.ids)
 
+    def _encode_together(self, rows: Rows) -> bool:
+        """Whether ``rows`` could be encoded as they are: nothing is to be noted, and MongoDB holds them all."""
+        times = own_times(rows.times, self._now_ms)
+        if times is None:
+            return False
+        count, first = len(times), len(self.ids)
+        self._check_room(count * len(rows.shared))
+        ids = self._new_ids.of(range(first, first + count))
+        shared = [rows.shared] * count
+        encoded = records.encode_rows(self._source, rows.messages, rows.data, shared, ids, times)
+        if encoded is None:
+            return False
+        self.ids += ids
+        self._add(encoded)
+        return True
+
     def _encode(self, chunk: Sequence[Row | Bad]) -> None:
         first = len(self.ids)
         ids = self._new_ids.of(range(first, first + len(chunk)))
@@ -142,13 +196,15 @@ class Batch:
             for row in good:
                 row.id = row.id and self._new_ids.named(row.id.hex())
         times = [own_time(row.time, self._now_ms, row.notes) for row in good]
+        shared = [row.shared for row in good]
         # What rows share makes more of them than was sent: a few bytes each, and the same megabyte in every one.
-        self._check_room(sum([len(row.shared) for row in good]))
+        self._check_room(sum(map(len, shared)))
         if len(good) == len(chunk):
             ids = [row.id or new for row, new in zip(good, ids, strict=True)]
             self.ids += ids
             if not any(row.notes for row in good):
-                encoded = records.encode_rows(self._source, good, ids, times)
+                messages, data = [row.message for row in good], [row.data for row in good]
+                encoded = records.encode_rows(self._source, messages, data, shared, ids, times)
                 if encoded is not None:
                     self._add(encoded)
                     return
@@ -192,7 +248,27 @@ class Batch:
             raise TooLarge("the body's records are more than the whole queue can hold (--queue_max_bytes)")
 
 
-def shared(name: str, value: dict[str, Any], plain: bool) -> tuple[bytes, jsontext.Notes]:
+def apart(found: Iterable[Row | Rows | Bad | None]) -> Iterator[Row | Bad | None]:
+    """``found``, each by itself."""
+    for each in found:
+        if type(each) is Rows:
+            yield from each
+        else:
+            yield each  # type: ignore[misc]  # a Row, Bad or None
+
+
+def portions(found: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """``found``, bytes or Raw, in parts that may be read at once: of PORTION items and PORTION_BYTES, or one item."""
+    start = 0
+    while start < len(found):
+        count = PORTION
+        while (part := found[start : start + count]) and count > 1 and sum(map(len, part)) > PORTION_BYTES:
+            count = min(count, len(part)) // 2
+        yield part
+        start += count
+
+
+def shared(name: str, value: Any, plain: bool) -> tuple[bytes, jsontext.Notes]:
     """The member ``name`` of the data of many rows, encoded once, and the notes of what was changed in it.
 
     ``plain`` is False where jsontext.decode says so. Raises TooLarge when there would be too many notes.
