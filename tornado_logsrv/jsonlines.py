@@ -4,7 +4,7 @@ Values come in blocks. A block is decoded in one call where that loses nothing, 
 where it might; what a value becomes is what ``jsontext.read`` makes of its text, whichever way it went.
 
 A block is taken to lose nothing when no key stood twice in an object, for the decoder keeps the last of them and does
-not say so. ``_keeps_every_key`` finds that by counting.
+not say so. ``keeps_every_key`` finds that by counting.
 """
 
 import codecs
@@ -306,7 +306,7 @@ def _lines_at_once(text: bytes) -> tuple[list[Any] | None, int | None]:
         if written == text:
             return values, len(values)
         lines = text[:-1].split(b"\n")
-        if _lines_are_whole(lines, values) and _keeps_every_key(text, values, written):
+        if _lines_are_whole(lines, values) and keeps_every_key(text, values, written):
             return values, len(lines)
     except _NOT_AT_ONCE:
         pass
@@ -330,7 +330,7 @@ def _begin_and_end(lines: list[bytes]) -> bool:
     return _OPENERS.issuperset(map(_first_byte, lines)) and _CLOSERS.issuperset(map(_last_byte, lines))
 
 
-def _keeps_every_key(text: bytes, values: list[Any], written: bytes) -> bool:
+def keeps_every_key(text: bytes, values: list[Any], written: bytes = b"") -> bool:
     """Whether the decoded ``values`` have all keys of ``text``; ``written`` is them encoded again, if that is known.
 
     May be False although they have.
@@ -492,7 +492,7 @@ def _array_values(text: bytes) -> tuple[list[Any] | None, bool]:
         if not values:
             return None, False
         written = _ENCODER.encode(values) if text.startswith(_ENCODER.encode(values[0]), 1) else b""
-        if written == text or _keeps_every_key(text, values, written):
+        if written == text or keeps_every_key(text, values, written):
             return values, True
     except _NOT_AT_ONCE:
         pass

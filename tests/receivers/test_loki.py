@@ -62,7 +62,7 @@ def json_push(*values: Any, stream: Any = None) -> bytes:
 
 
 def read(body: bytes, is_json: bool = False, tenant: str = "") -> list:
-    return [row for row in loki.parse(body, is_json, LIMIT, tenant) if row is not None]
+    return [row for row in rows.apart(loki.parse(body, is_json, LIMIT, tenant)) if row is not None]
 
 
 def plain(row: rows.Row) -> dict:
@@ -290,6 +290,41 @@ def test_parsing_loses_nothing_of_what_protobuf_encodes(given):
     body = push(*((s, [(t, line, m.items()) for t, line, m in e]) for s, (_, e) in zip(selectors, given, strict=True)))
     expected = [(labels, t, t, raw(line), m) for labels, found in given for t, line, m in found]
     assert list(map(told, read(body))) == expected
+
+
+level_names = st.sampled_from(["level", "severity", "trace_id"])
+odd = st.sampled_from(
+    [None, {}, 5, "", "1", 'a"b:c', "a\\u003a", "\ud83d", {"level": "Warn", "a": "b:c"}, {"a": 1}, [], "x"]
+)
+odd_entries = st.lists(odd, max_size=4) | st.tuples(st.sampled_from(["0", "1", "-1", "1" * 21, "\u0661"]), texts)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(level_names, st.sampled_from(["info", "WARN"])),
+    st.lists(st.tuples(st.just("17"), texts, st.dictionaries(level_names, texts, max_size=2)), min_size=1, max_size=4),
+    st.lists(odd_entries, max_size=2),
+    st.booleans(),
+    st.sampled_from([(",", ":"), (", ", ": ")]),
+)
+def test_entries_together_become_what_each_does_by_itself(labels, usual, odd_ones, metadata, separators):
+    values = [entry if metadata else entry[:2] for entry in usual] + odd_ones
+    body = json.dumps({"streams": [{"stream": labels, "values": values}]}, separators=separators).encode()
+    together = read(body, True)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loki, "_json_rows", lambda *_: None)
+        alone = read(body, True)
+    assert [shown(row) for row in together] == [shown(row) for row in alone]
+
+
+def shown(row: rows.Row | rows.Bad) -> tuple[str, bytes]:
+    return repr(row).replace(repr(row.raw), ""), bytes(row.raw)
+
+
+def test_usual_entries_are_read_in_columns():
+    for value in (["1", "a"], ["1", 'a "b"', {"c": "d"}]):
+        found = list(loki.parse(json_push(*[value] * 3), True, LIMIT))
+        assert [(type(each), len(each.raws)) for each in found] == [(rows.Rows, 3)]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

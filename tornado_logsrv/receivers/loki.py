@@ -11,7 +11,7 @@ what: ``pkg/loghttp/push/push.go``. A record's ``message`` is its line:
 X-Scope-OrgID. A line of JSON that is not text, which Loki does not take and some clients send, is ``data.line``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic, NamedTuple
 
 import bson
@@ -23,12 +23,13 @@ from .. import jsontext
 from ..auth import Scope
 from ..errors import Refused, TooLarge, Unavailable, Unreadable
 from ..handler import BaseHandler, ReceiverHandler
+from ..jsonlines import keeps_every_key
 from ..operations import NANOSECONDS, TEXT, array_of, joined, json_of, named, object_of, operation, table_of
 from . import items, protobuf
-from .fields import level_in
+from .fields import LEVEL_NAMES, level_in
 from .items import Item
 from .labels import parse_labels
-from .rows import Bad, Batch, Groups, Row, members, shared, text
+from .rows import Bad, Batch, Groups, Row, Rows, members, objects, portions, shared, text
 
 PROTOBUF_TYPE = "application/x-protobuf"
 
@@ -46,6 +47,8 @@ _ENTRY, _PAIR = _MESSAGES["EntryAdapter"], _MESSAGES["Pair"]
 _DIGITS = 20
 _LINE = msgspec.json.Decoder(tuple[str, str])
 _LINE_WITH_METADATA = msgspec.json.Decoder(tuple[str, str, dict[str, str]])
+_LINES = msgspec.json.Decoder(list[tuple[str, str]])
+_LINES_WITH_METADATA = msgspec.json.Decoder(list[tuple[str, str, dict[str, str]]])
 
 
 class Push(msgspec.Struct, Generic[Item]):
@@ -78,7 +81,7 @@ class _Of(NamedTuple):
     level: str
 
 
-def parse(body: bytes, is_json: bool, limit: int, tenant: str = "") -> Iterator[Row | Bad | None]:
+def parse(body: bytes, is_json: bool, limit: int, tenant: str = "") -> Iterator[Row | Rows | Bad | None]:
     """The entries of a push, None for a stream without any; what snappy holds may have ``limit`` bytes.
 
     Raises, before any of them, Unreadable when ``body`` is none, and TooLarge.
@@ -101,7 +104,7 @@ def _unpacked(body: bytes, limit: int) -> bytes:
         raise Unreadable(f"the body is not a block of {error}") from None
 
 
-def _stream(raw: Any, tenant: str, read: Any, read_entry: Any) -> Iterator[Row | Bad | None]:
+def _stream(raw: Any, tenant: str, read: Any, read_entry: Any) -> Iterator[Row | Rows | Bad | None]:
     try:
         labels, plain, entries = read(raw)
         encoded, notes = shared("labels", labels, plain)
@@ -112,11 +115,15 @@ def _stream(raw: Any, tenant: str, read: Any, read_entry: Any) -> Iterator[Row |
         return
     if not entries:
         yield None
-    for entry in entries:
-        try:
-            yield read_entry(of, entry)
-        except Refused as error:
-            yield Bad(bytes(entry), str(error))
+    for part in [entries] if read is _protobuf_stream or notes else _together(of, entries):
+        if isinstance(part, Rows):
+            yield part
+            continue
+        for entry in part:
+            try:
+                yield read_entry(of, entry)
+            except Refused as error:
+                yield Bad(bytes(entry), str(error))
 
 
 def _protobuf_stream(raw: bytes) -> tuple[dict[str, Any], bool, Any]:
@@ -152,6 +159,56 @@ def _json_stream(raw: Any) -> tuple[dict[str, Any], bool, Any]:
     if not isinstance(labels, dict):
         raise Unreadable("stream is not an object of labels")
     return labels, plain, stream.values
+
+
+def _together(of: _Of, entries: Sequence[Any]) -> Iterator[Rows | Sequence[Any]]:
+    """``entries`` in columns, but for those that have to be looked at one by one."""
+    if not entries or type(entries[0]) is not Raw:
+        yield entries
+        return
+    for part in portions(entries):
+        yield _json_rows(of, part) or part
+
+
+def _json_rows(of: _Of, raws: Sequence[Raw]) -> Rows | None:
+    """What _json_entry makes of each of ``raws``; None when one of them has to be looked at by itself."""
+    found = _json_lists(b"[%b]" % b",".join(raws), has_metadata=bytes(raws[0]).endswith(b"}]"))
+    if found is None:
+        return None
+    times = _all_nanoseconds([entry[0] for entry in found])
+    if times is None:
+        return None
+    metadata = [entry[2] if len(entry) == 3 else {} for entry in found]
+    names: set[str] = set().union(*metadata)
+    levels = [of.level] * len(found)
+    if not of.level and not names.isdisjoint(LEVEL_NAMES):
+        levels = list(map(level_in, metadata))
+    data = objects(len(found), {"level": levels, "time_unix_nano": times, "structured_metadata": metadata})
+    return Rows([entry[1] for entry in found], data, times, raws, of.members)
+
+
+def _json_lists(text: bytes, has_metadata: bool) -> Sequence[Any] | None:
+    """The value of an array of entries of the common forms, None when they are not or may not be plain."""
+    try:
+        if not has_metadata:
+            return _LINES.decode(text)
+        found = _LINES_WITH_METADATA.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    # Without escapes, all quotes are those of texts.
+    if b"\\" not in text and text.count(b'"') == 4 * len(found) + 4 * sum([len(entry[2]) for entry in found]):
+        return found
+    return found if keeps_every_key(text, found) else None
+
+
+def _all_nanoseconds(times: Sequence[str]) -> list[int] | None:
+    """What _nanoseconds gives for each of ``times``; None for any that are not usual."""
+    digits = "".join(times)
+    if digits.isascii() and digits.isdecimal() and "" not in times and max(map(len, times)) <= _DIGITS:
+        found = list(map(int, times))
+        # A time of 0 would not become a member.
+        return found if all(found) else None
+    return None
 
 
 def _json_entry(of: _Of, raw: Any) -> Row:

@@ -11,7 +11,7 @@ after it alone, and how many bytes its records are.
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import bson
@@ -255,6 +255,17 @@ def apart(found: Iterable[Row | Rows | Bad | None]) -> Iterator[Row | Bad | None
             yield from each
         else:
             yield each  # type: ignore[misc]  # a Row, Bad or None
+
+
+def objects(count: int, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """``count`` objects, each with the members that are not empty at its place in ``columns``, in their order."""
+    found: list[dict[str, Any]] = [{} for _ in range(count)]
+    # Member by member takes half as long as object by object.
+    for name, column in columns.items():
+        for each, value in zip(found, column, strict=True):
+            if value:
+                each[name] = value
+    return found
 
 
 def portions(found: Sequence[Any]) -> Iterator[Sequence[Any]]:
