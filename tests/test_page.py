@@ -525,6 +525,18 @@ def test_what_arrives_while_the_first_search_runs_stays(browser, servers, direct
         assert page.is_hidden("#empty")
 
 
+def test_how_many_lines_are_missed_is_told_if_it_is_known(browser, server):
+    """The stream of a server that has left some out, which a real one does not with so few."""
+    events = "".join(f'event: missed\ndata: {{"missed":{count}}}\n\n' for count in ("7", "null"))
+    with reading(browser, server.url) as visit:
+        answer = {"status": 200, "content_type": "text/event-stream", "body": events}
+        visit.page.route("**/logs/tail?**", lambda route: route.fulfill(**answer), times=1)
+        page = visit.open("/?live=1")
+        page.locator(".row.gap").nth(1).wait_for()
+        found = page.locator(".row.gap").all_inner_texts()
+        assert sorted(text.partition(" not ")[0] for text in found) == ["7 lines are", "Some lines are"]
+
+
 def test_a_tail_goes_on_after_the_server_was_stopped_and_started(browser, servers, directory):
     more, log = options(servers, directory, "again"), directory / "again.log"
     with running("--port=0", *more, log=log) as first:

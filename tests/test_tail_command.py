@@ -6,11 +6,14 @@ import os
 import pty
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
+import urllib.request
 
 import pytest
+import trustme
 
 from tornado_logsrv.tail import terminal
 
@@ -184,6 +187,60 @@ def test_a_token_comes_from_a_file_and_is_never_shown(start, tmp_path):
         out, err, status = ran(server.url, f"--token={secret}\x07", "--no-follow")
         assert (out, status) == ("", 2)
         assert secret not in err
+
+
+def test_a_server_with_a_certificate_of_ones_own_is_known_by_its_authority(start, tmp_path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    given = {"tls_cert": tmp_path / "server.pem", "tls_key": tmp_path / "server.pem"}
+    with start(**given) as server, following(server.url, "--json", f"--ca={tmp_path / 'ca.pem'}") as tail:
+        context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+        request = urllib.request.Request(
+            f"{server.url}/add-job?ack=stored", b'{"n":1}', {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE, context=context) as answer:
+            assert answer.status == 202
+        eventually(lambda: tail.out, "it is shown")
+        assert tail.stop() == 130
+        assert tail.err == []
+        out, err, status = ran(server.url, "--no-follow")
+        assert (out, status) == ("", 1)
+        assert "certificate verify failed" in err
+        out, err, status = ran(server.url, "--no-follow", f"--ca={tmp_path / 'no.pem'}")
+        assert (out, status, err.count("\n")) == ("", 1, 1)
+
+
+def test_what_goes_to_quarantine_is_told(start, database):
+    database.create_collection(
+        "logs", validator={"$jsonSchema": {"properties": {"data": {"properties": {"n": {"minimum": 0}}}}}}
+    )
+    with start() as server:
+        post(server, {"n": 1})
+        with following(server.url, "--json", "-n", "1") as tail:
+            eventually(lambda: tail.out, "it follows")
+            refused = server.post("/add-job", b'{"n":-1}')["id"]
+            eventually(lambda: tail.err, "it is told")
+            assert tail.stop() == 130
+            assert tail.err[0].startswith(f"tornado_logsrv.tail: {refused} went to quarantine: ")
+            assert set(numbers(tail.out)) <= {1, -1}
+
+
+def test_what_is_left_out_is_told():
+    """By a server that is asked once: a real one leaves out no record of so few."""
+    events = b"".join(b'event: missed\ndata: {"missed":%b}\n\n' % count for count in (b"7", b"null"))
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    with contextlib.ExitStack() as undo:
+        listener = undo.enter_context(socket.create_server(("127.0.0.1", 0)))
+        tail = undo.enter_context(following(f"http://127.0.0.1:{listener.getsockname()[1]}", "-n", "0"))
+        client = undo.enter_context(listener.accept()[0])
+        client.recv(65_536)
+        client.sendall(head + events)
+        eventually(lambda: len(tail.err) == 2, "both are told")
+        assert tail.stop() == 130
+    why = "are left out: they come faster than they can be shown, or long ago\n"
+    assert tail.err == [f"tornado_logsrv.tail: {what} {why}" for what in ("7 records", "records")]
 
 
 def test_no_server_is_told_in_a_line():

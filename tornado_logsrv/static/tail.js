@@ -93,7 +93,8 @@ async function again() {
 	}
 }
 
-const missedRow = (n) => gapOf(Date.now(), `${count(n)} lines are not shown here: they came faster than they could be. A search finds them once they are stored.`);
+/** `n` is null when nobody knows how many. */
+const missedRow = (n) => gapOf(Date.now(), `${n === null ? 'Some' : count(n)} lines are not shown here: they came faster than they could be. A search finds them once they are stored.`);
 
 function take(row) {
 	if (row.mark === 'queued') unsettled.set(row.id, row);

@@ -107,7 +107,8 @@ class Follower:
             if event.name == "record" and self._is_new(told):
                 yield Shown(told, event.data)
             elif event.name == "missed":
-                warn(f"{told['missed']} records are left out: they come faster than they can be shown, or long ago")
+                how_many = "records" if told["missed"] is None else f"{told['missed']} records"
+                warn(f"{how_many} are left out: they come faster than they can be shown, or long ago")
             elif event.name == "quarantined":
                 warn(f"{told.get('id')} went to quarantine: {told.get('reason')}")
 
