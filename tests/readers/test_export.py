@@ -1,16 +1,21 @@
 """GET /logs as a stream: all that is selected, in constant memory, and never a part that looks like the whole."""
 
 import asyncio
+import contextlib
 import csv
+import http.client
 import io
 import json
 import logging
+import urllib.request
 
 import pytest
 
 from tornado_logsrv import records
 from tornado_logsrv.errors import StoreUnavailable
 from tornado_logsrv.readers import export
+
+from ..process import PATIENCE, eventually, running
 
 START = 1_767_323_045_678
 NDJSON = {"Accept": "application/x-ndjson"}
@@ -166,3 +171,32 @@ async def test_no_more_is_read_than_the_client_takes_and_that_it_leaves_is_no_fa
     await asyncio.sleep(0.1)
     assert len(calls) <= before + 1
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_a_long_export_is_as_small_as_a_short_one_and_without_mongodb_it_is_no_whole_one(own_servers, tmp_path):
+    options = {
+        "port": 0, "instance": "one", "data_dir": tmp_path / "data", "redis_url": own_servers.redis_url,
+        "mongo_url": f"{own_servers.mongo_url}&serverSelectionTimeoutMS=500",
+    }  # fmt: skip
+    given = [f"--{option}={value}" for option, value in options.items()]
+    with running(*given, log=tmp_path / "log") as server:
+        for _ in range(16):
+            server.post("/add-jobs", json.dumps(["x" * 4096] * 1000).encode())
+        assert server.stop() == 0
+    with running(*given, log=tmp_path / "log") as server:
+        eventually(lambda: server.get("/queue-size")["queueSize"] == 0, "all is stored")
+        before, peak, size = server.memory, 0, 0
+        with urllib.request.urlopen(f"{server.url}/logs?format=ndjson", timeout=PATIENCE) as answer:
+            while part := answer.read(1 << 20):
+                size += len(part)
+                peak = max(peak, server.memory)
+        assert size > 16_000 * 4096
+        assert peak - before < size / 4
+        with contextlib.closing(http.client.HTTPConnection(*server.address, timeout=PATIENCE)) as connection:
+            connection.request("GET", "/logs?format=ndjson")
+            answer = connection.getresponse()
+            assert (answer.status, len(answer.read(65_536))) == (200, 65_536)
+            own_servers.kill(own_servers.mongo)
+            with pytest.raises(http.client.IncompleteRead):
+                answer.read()
+        eventually(lambda: "[E " in server.log, "it is logged as an error")
