@@ -104,7 +104,8 @@ def test_the_embedded_servers_lose_nothing_and_go_on_when_there_is_room(start, d
         disk.empty()
         eventually(lambda: not refused("journal"), "Valkey takes records again")
         eventually(lambda: empty(process), "all is stored")
-        with pymongo.MongoClient(re.search(r"mongodb://\S+", process.banner)[0]) as client:
+        url, password = re.search(r"mongodb://\S+", process.banner)[0], disk.path / "data" / "mongodb.password"
+        with pymongo.MongoClient(url.replace("***", password.read_text())) as client:
             assert numbers(client.logsrv.logs) == dict.fromkeys(taken, 20)
         assert process.stop() == 0
 

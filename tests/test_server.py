@@ -1,9 +1,11 @@
 """The server as a process: real signals, real servers that come and go, every record counted by ``_id`` afterwards."""
 
 import concurrent.futures
+import datetime
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,9 +15,11 @@ from pathlib import Path
 
 import pymongo
 import pytest
+from pymongo.errors import OperationFailure
 
 from tornado_logsrv import auth, server
 
+from .conftest import Servers
 from .process import PATIENCE, Process, eventually, running
 
 AWAY_MONGO = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=200"
@@ -219,6 +223,24 @@ def test_redis_that_comes_later_is_read_back_then(start, own_servers, collection
         all_stored(process, collection, ids)
 
 
+#: Of a process, in /proc.
+SEEN_BY_OTHERS = ("cmdline", "environ")
+
+
+def family(pid):
+    """A process, and all that it has started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(each for child in children for each in family(int(child)))]
+
+
+def assert_refused(url, credentials):
+    """Whoever shows nothing may not read."""
+    with pymongo.MongoClient(url.replace(credentials, "").replace("&authSource=admin", "")) as client:
+        with pytest.raises(OperationFailure) as refused:
+            client.logsrv.logs.find_one()
+        assert refused.value.code == 13
+
+
 class TestEmbedded:
     """No URL is given."""
 
@@ -249,10 +271,53 @@ class TestEmbedded:
         with start() as process:
             assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
             assert (tmp_path / "data/valkey.sock").stat().st_mode & 0o777 == 0o700
-            assert "mongodb://127.0.0.1:" in process.banner
+            assert "mongodb://logsrv:***@127.0.0.1:" in process.banner
             line = next(line for line in process.banner.splitlines() if " try " in line).split(None, 1)[1]
             tried = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)
             assert '"message":"Job added"' in tried.stdout
+
+    def test_who_has_not_the_password_reads_nothing(self, start, tmp_path):
+        path = tmp_path / "data" / "mongodb.password"
+        with start(log_level="debug") as process:
+            ids = post_many(process, 3)
+            eventually(lambda: process.get("/queue-size")["queueSize"] == 0, "all is stored")
+            url, password = re.search(r"mongodb://\S+", process.banner)[0], path.read_text()
+            assert path.stat().st_mode & 0o777 == 0o600
+            with pymongo.MongoClient(url.replace("***", password)) as client:
+                assert stored_ids(client.logsrv.logs) == ids
+            assert_refused(url, "logsrv:***@")
+            with pytest.raises(OperationFailure, match=r"(?i)auth"), pymongo.MongoClient(url) as client:
+                client.logsrv.logs.find_one()
+            of_all = [
+                Path(f"/proc/{pid}/{name}").read_bytes() for pid in family(process.pid) for name in SEEN_BY_OTHERS
+            ]
+            assert len(of_all) == 3 * len(SEEN_BY_OTHERS)
+            assert not [text for text in of_all if password.encode() in text]
+            assert process.stop() == 0
+            assert password not in process.banner + process.log
+
+    @pytest.mark.parametrize("before", ["an earlier version", "a start that was cut off"])
+    def test_a_directory_without_a_password_is_given_one(self, start, tmp_path, before):
+        data = tmp_path / "data"
+        if before == "an earlier version":
+            data.mkdir()
+            earlier = Servers(data)
+            earlier.start(earlier.mongo)
+            with pymongo.MongoClient(earlier.mongo_url) as client:
+                client.logsrv.logs.insert_one(
+                    {"message": "old", "data": 1, "timestamp": datetime.datetime.now(datetime.UTC)}
+                )
+            earlier.close()
+        else:
+            with start() as process:
+                process.post("/add-job?ack=stored", b"1")
+                assert process.stop() == 0
+            (data / "mongodb.password").unlink()
+        for _ in range(2):
+            with start() as process:
+                assert [record["data"] for record in process.get("/logs")] == [1]
+                assert_refused(re.search(r"mongodb://\S+", process.banner)[0], "logsrv:***@")
+                assert process.stop() == 0
 
     def test_one_that_dies_is_started_again(self, start, tmp_path):
         with start() as process:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pymongo.errors import PyMongoError
 
-from . import embedded
+from . import embedded, password
 from .auth import Tokens
 from .config import Options
 from .errors import StartError
@@ -23,7 +23,7 @@ async def show(options: Options) -> None:
         print(table(await find(options, options.mongo_url)))
         return
     data = embedded.DataDirectory(options.data_dir)
-    child, url = embedded.mongodb(data.path)
+    child, url = await password.mongodb(data.path)
     try:
         await child.start()
         print(table(await find(options, url)))

@@ -16,7 +16,7 @@ from typing import Any, cast
 from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 
-from . import __version__, dryrun, embedded, garbage, manual, receivers, serverlog
+from . import __version__, dryrun, embedded, garbage, manual, password, receivers, serverlog
 from .application import LogApplication
 from .config import HelpRequested, Options, exposed, load, redacted
 from .errors import LeaseHeld, StartError
@@ -230,14 +230,15 @@ class Server:
 
     async def _backing_servers(self) -> tuple[str, str]:
         """The URLs of MongoDB and Redis, each started here when none is given."""
-        options, urls = self._options, []
-        for given, make in ((options.mongo_url, embedded.mongodb), (options.redis_url, embedded.redis)):
-            if not given:
-                child, given = make(self._data.path)
-                self._children.append(child)
-            urls.append(given)
+        mongo_url, redis_url = self._options.mongo_url, self._options.redis_url
+        if not mongo_url:
+            child, mongo_url = await password.mongodb(self._data.path)
+            self._children.append(child)
+        if not redis_url:
+            child, redis_url = embedded.redis(self._data.path)
+            self._children.append(child)
         await asyncio.gather(*(child.start() for child in self._children))
-        return urls[0], urls[1]
+        return mongo_url, redis_url
 
     async def _claim_name(self) -> None:
         """Take the lease of this instance's name. Raises StartError when another live process has it."""
