@@ -4,17 +4,18 @@ import datetime
 import json
 import logging
 import os
+import urllib.error
 import urllib.request
 
 import pytest
 
-from tornado_logsrv import rules
+from tornado_logsrv import auth, rules
 from tornado_logsrv.clocks import Cautious
 from tornado_logsrv.records import Ids
 from tornado_logsrv.retention import DAY_MS
 from tornado_logsrv.sweeper import Sweeper
 
-from .process import eventually, running
+from .process import PATIENCE, eventually, running
 
 HOUR_MS = 3_600_000
 
@@ -95,6 +96,58 @@ def faked(tmp_path):
     set_clock(0)
     paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {"PYTHONPATH": os.pathsep.join(paths), "CLOCK": str(path)}, set_clock
+
+
+def test_sign_ins_and_the_time_to_wait_outlive_a_clock_that_jumps(faked, servers, database, prefix, tmp_path):
+    environ, set_clock = faked
+    secret = auth.new_secret()
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(
+        f'[[token]]\nname = "a"\nsha256 = "{auth.digest_of(secret)}"\nscopes = ["read", "write"]\n'
+        "requests_per_second = 0.01\n"
+    )
+    options = {
+        "port": 0, "data_dir": tmp_path / "data", "mongo_url": servers.mongo_url, "mongo_db": database.name,
+        "redis_url": servers.redis_url, "redis_prefix": prefix, "instance": "test", "tokens_file": tokens,
+    }  # fmt: skip
+    with running(*(f"--{n}={v}" for n, v in options.items()), log=tmp_path / "log", environ=environ) as process:
+        url = process.url
+
+        def sign_in():
+            with ask(f"{url}/sign-in", json.dumps({"token": secret}).encode()) as answer:
+                return answer.headers["Set-Cookie"].partition(";")[0]
+
+        def name(cookie):
+            with ask(f"{url}/sign-in", Cookie=cookie) as answer:
+                return json.loads(answer.read())["name"]
+
+        def refusal():
+            try:
+                ask(f"{url}/add-job", b"1", Authorization=f"Bearer {secret}").close()
+            except urllib.error.HTTPError as refused:
+                refused.close()
+                return refused.code, int(refused.headers["Retry-After"])
+
+        first = sign_in()
+        assert name(first) == "a"
+        refusals = [eventually(refusal, "the rate is spent")]
+        set_clock(400)
+        # By the clock it is old; a new one is as good as ever.
+        assert name(first) is None
+        assert name(sign_in()) == "a"
+        refusals.append(eventually(refusal, "the rate is spent"))
+        set_clock(-400)
+        assert name(sign_in()) == "a"
+        refusals.append(eventually(refusal, "the rate is spent"))
+        set_clock(0)
+        assert name(first) == "a"
+        assert all(code == 429 and 1 <= seconds <= 100 for code, seconds in refusals)
+        assert process.stop() == 0
+
+
+def ask(url, body=None, **headers):
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json", **headers})
+    return urllib.request.urlopen(request, timeout=PATIENCE)
 
 
 def test_a_server_whose_clock_jumps_goes_on(faked, servers, database, prefix, collection, tmp_path):

@@ -12,6 +12,8 @@ from pathlib import Path
 import pymongo
 import pytest
 
+from tornado_logsrv import auth
+
 from .process import PATIENCE, eventually, running
 
 MiB = 1024 * 1024
@@ -163,6 +165,22 @@ def test_a_start_without_room_says_so(disk, servers, tmp_path):
     assert done.returncode == 2
     assert "--data_dir" in done.stderr
     assert "No space left on device" in done.stderr
+
+
+def test_without_room_for_the_key_of_sign_ins_a_start_says_so_and_the_next_makes_a_whole_one(start, disk, tmp_path):
+    secret = auth.new_secret()
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(f'[[token]]\nname = "a"\nsha256 = "{auth.digest_of(secret)}"\nscopes = ["read"]\n')
+    with start() as process:
+        assert process.stop() == 0
+    disk.fill()
+    with pytest.raises(AssertionError, match=r"(?s)status 2.*session-key cannot be used: .*No space left on device"):
+        start(tokens_file=tokens).__enter__()
+    assert not (disk.path / "data" / "session-key").exists()
+    disk.empty()
+    with start(tokens_file=tokens) as process:
+        assert len((disk.path / "data" / "session-key").read_text()) == 64
+        assert process.post("/sign-in", json.dumps({"token": secret}).encode())["name"] == "a"
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(start, collection):
