@@ -48,7 +48,7 @@ def record(body: str = "hello", **fields: object) -> LogRecord:
 
 
 def read(body: bytes, is_json: bool = False) -> list:
-    return [row for row in otlp.parse(body, is_json) if row is not None]
+    return [row for row in rows.apart(otlp.parse(body, is_json)) if row is not None]
 
 
 def plain(row: rows.Row) -> dict:
@@ -412,6 +412,84 @@ def protojson(request: ExportLogsServiceRequest) -> bytes:
 
 def told(row: rows.Row) -> str:
     return repr((row.message, {name: getattr(value, "raw", value) for name, value in row.members.items()}, row.time))
+
+
+some_values = st.builds(lambda text: AnyValue(string_value=text), st.text(max_size=3)) | st.sampled_from(
+    [AnyValue(int_value=0), AnyValue(int_value=-7), AnyValue(bool_value=True), AnyValue(double_value=0.5), AnyValue(),
+     AnyValue(bytes_value=b"\xff"), AnyValue(array_value={"values": [AnyValue(int_value=1)]}),
+     AnyValue(kvlist_value={"values": [KeyValue(key=key) for key in "aba"]}), AnyValue(string_value_strindex=1)]
+)  # fmt: skip
+some_attributes = st.lists(st.builds(KeyValue, key=st.sampled_from(["a", "b", ""]), value=some_values), max_size=3)
+some_records = st.builds(
+    LogRecord,
+    time_unix_nano=st.sampled_from([0, TIME]),
+    observed_time_unix_nano=st.sampled_from([0, TIME + 1]),
+    severity_number=st.sampled_from([0, 9, 24]),
+    severity_text=st.sampled_from(["", "Info"]),
+    body=st.none() | some_values,
+    attributes=some_attributes,
+    flags=st.sampled_from([0, 1]),
+    trace_id=st.sampled_from([b"", bytes(range(16))]),
+    event_name=st.sampled_from(["", "", "e"]),
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    some_records,
+    st.lists(some_records, max_size=4),
+    st.integers(1, 4),
+    st.sampled_from([b"", b"\x0a", b"\x2a\x01\xff"]),
+)
+def test_records_together_become_what_each_does_by_itself(given, others, times, broken):
+    body = request(*[given] * times, *others)
+    raw = body.SerializeToString()
+    if broken:
+        scope_logs = field(2, b"".join(field(2, each.SerializeToString()) for each in others) + field(2, broken))
+        raw += field(1, scope_logs)
+    assert_the_same_together_and_apart(raw)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(
+        st.builds(
+            lambda text, one, other, body: record(
+                body,
+                time_unix_nano=TIME,
+                severity_text=text,
+                attributes=[{"key": "a", "value": one}, {"key": "b"}, other],
+            ),
+            st.sampled_from(["INFO", "Warn"]),
+            some_values,
+            st.builds(lambda value: KeyValue(key="c", value=value), some_values),
+            st.text(max_size=3),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_records_of_the_same_keys_become_together_what_each_does_by_itself(given):
+    assert_the_same_together_and_apart(request(*given).SerializeToString())
+
+
+def assert_the_same_together_and_apart(raw: bytes) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(otlp, "TOGETHER", 1)
+        together = read(raw)
+        patched.setattr(otlp, "TOGETHER", 1 << 30)
+        apart = read(raw)
+    # NaN and the order of members are looked at, too.
+    assert list(map(repr, together)) == list(map(repr, apart))
+
+
+def test_usual_records_are_read_in_columns():
+    given = [record("hello", time_unix_nano=TIME + n, severity_number=9) for n in range(otlp.TOGETHER)]
+    for n, each in enumerate(given):
+        each.attributes.add(key="order").value.int_value = n
+        each.attributes.add(key="shop").value.string_value = "x"
+    found = list(otlp.parse(request(*given).SerializeToString(), False))
+    assert [(type(each), len(each.raws)) for each in found] == [(rows.Rows, len(given))]
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))

@@ -14,7 +14,7 @@ record's ``message`` is its body where that is text; else the body as a line, an
 A member that is empty, zero or not set is left out: protobuf does not tell these apart.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -41,7 +41,7 @@ from ..operations import (
 from . import protobuf
 from .otlp_json import Json
 from .otlp_protobuf import Protobuf
-from .rows import Bad, Batch, Groups, Row, members, shared
+from .rows import Bad, Batch, Groups, Row, Rows, members, objects, portions, shared
 
 PROTOBUF_TYPES = ("application/x-protobuf", "application/protobuf")
 
@@ -84,11 +84,26 @@ class Reader(Protocol):
         """A trace id or span id in hex."""
 
 
+#: So many records are read at once at least: fewer are done sooner one by one.
+TOGETHER = 48
+#: Fields that become members of data as they are, in their order.
+_MEMBERS = (
+    "severity_number",
+    "severity_text",
+    "time_unix_nano",
+    "observed_time_unix_nano",
+    "attributes",
+    "dropped_attributes_count",
+    "flags",
+    "trace_id",
+    "span_id",
+    "event_name",
+)
 #: Members of data that many records have, encoded, and their notes.
 Shared = tuple[bytes, jsontext.Notes]
 
 
-def parse(body: bytes, is_json: bool) -> Iterator[Row | Bad | None]:
+def parse(body: bytes, is_json: bool) -> Iterator[Row | Rows | Bad | None]:
     """The log records of an ExportLogsServiceRequest; None after what holds no record, and takes its time all the same.
 
     Raises Unreadable, before any of them, when ``body`` is none, and TooLarge, before any or among them.
@@ -99,7 +114,7 @@ def parse(body: bytes, is_json: bool) -> Iterator[Row | Bad | None]:
     return (row for raw in found for row in _resource_logs(reader, raw, groups))
 
 
-def _resource_logs(reader: Reader, raw: Any, groups: Groups) -> Iterator[Row | Bad | None]:
+def _resource_logs(reader: Reader, raw: Any, groups: Groups) -> Iterator[Row | Rows | Bad | None]:
     try:
         logs = reader.message("ResourceLogs", raw)
         of_resource = _shared(reader, (b"", []), "resource", _resource(reader, logs))
@@ -112,7 +127,7 @@ def _resource_logs(reader: Reader, raw: Any, groups: Groups) -> Iterator[Row | B
         yield from _scope_logs(reader, scope_logs, of_resource)
 
 
-def _scope_logs(reader: Reader, raw: Any, of_resource: Shared) -> Iterator[Row | Bad | None]:
+def _scope_logs(reader: Reader, raw: Any, of_resource: Shared) -> Iterator[Row | Rows | Bad | None]:
     try:
         logs = reader.message("ScopeLogs", raw)
         of_scope, notes = _shared(reader, of_resource, "scope", _scope(reader, logs))
@@ -121,11 +136,16 @@ def _scope_logs(reader: Reader, raw: Any, of_resource: Shared) -> Iterator[Row |
         return
     if not logs.log_records:
         yield None
-    for record in logs.log_records:
-        try:
-            yield _row(reader, record, of_scope, notes)
-        except Refused as error:
-            yield Bad(bytes(record), str(error))
+    records = logs.log_records
+    for part in _together(reader, records, of_scope) if isinstance(reader, Protobuf) and not notes else [records]:
+        if isinstance(part, Rows):
+            yield part
+            continue
+        for record in part:
+            try:
+                yield _row(reader, record, of_scope, notes)
+            except Refused as error:
+                yield Bad(bytes(record), str(error))
 
 
 def _shared(reader: Reader, outer: Shared, name: str, value: dict[str, Any]) -> Shared:
@@ -202,6 +222,38 @@ def _row(reader: Reader, raw: Any, members: bytes, notes: jsontext.Notes) -> Row
         notes += more
     # "Use Timestamp if it is present, otherwise use ObservedTimestamp" (OTel logs data model).
     return Row(message, data, notes, time or observed or None, raw, members)
+
+
+def _together(reader: Protobuf, raws: Sequence[bytes], members: bytes) -> Iterator[Rows | Sequence[bytes]]:
+    """The LogRecords ``raws`` in columns, but for those that have to be looked at one by one."""
+    for part in portions(raws):
+        yield (len(part) >= TOGETHER and _rows(reader, part, members)) or part
+
+
+def _rows(reader: Protobuf, raws: Sequence[bytes], members: bytes) -> Rows | None:
+    """What _row makes of each of ``raws``; None when one of them has to be looked at by itself."""
+    try:
+        found = reader.columns(raws)
+    except Refused:
+        found = None
+    if found is None:
+        reader.odd = False
+        return None
+    none: Sequence[Any] = [None] * len(raws)
+    numbers, severities = found.get("severity_number", none), found.get("severity_text", none)
+    levels: Sequence[Any] = list(map(LEVELS.get, numbers))
+    if None in levels:
+        levels = [level or (text or "").lower() for level, text in zip(levels, severities, strict=True)]
+    data = objects(len(raws), {"level": levels} | {name: found[name] for name in _MEMBERS if name in found})
+    times = found.get("time_unix_nano", none)
+    if not all(times):
+        observed = found.get("observed_time_unix_nano", none)
+        times = [time or other or None for time, other in zip(times, observed, strict=True)]
+    bodies = found.get("body", none)
+    if "event_name" not in found and all(bodies) and {*map(type, bodies)} == {str}:
+        return Rows(bodies, data, times, raws, members)
+    names = [name or "" for name in found.get("event_name", none)]
+    return Rows(list(map(_message, data, bodies, names)), data, times, raws, members)
 
 
 def _message(data: dict[str, Any], body: Any, event_name: str) -> str:

@@ -1,7 +1,8 @@
 """OTLP messages in protobuf: opentelemetry-proto's, but for those around the records, which are declared here.
 
 There, what repeats is bytes and read one by one: what is broken breaks nothing else, and an attribute that stands in
-every record is read once.
+every record is read once. Many records are read at once, field by field, where they have attributes of the same keys in
+the same order: of what reading one by one takes, most is Python's objects for its messages.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,12 @@ KEPT_BYTES = 256
 _TEXT_TAG = 0x0A
 _SHORT = 130
 
+# severity_number is an enum that may have other numbers: on the wire it is an int32.
+_RECORD_FIELDS = (
+    "fixed64 time_unix_nano = 1, int32 severity_number = 2, string severity_text = 3, bytes body = 5,"
+    "repeated bytes attributes = 6, uint32 dropped_attributes_count = 7, fixed32 flags = 8, bytes trace_id = 9,"
+    "bytes span_id = 10, fixed64 observed_time_unix_nano = 11, string event_name = 12"
+)
 _MESSAGES = protobuf.declare(
     "otlp",
     Request="repeated bytes resource_logs = 1",
@@ -31,12 +38,24 @@ _MESSAGES = protobuf.declare(
     ScopeLogs="bytes scope = 1, repeated bytes log_records = 2, string schema_url = 3",
     InstrumentationScope="string name = 1, string version = 2, repeated bytes attributes = 3,"
     "uint32 dropped_attributes_count = 4",
-    # severity_number is an enum that may have other numbers: on the wire it is an int32.
-    LogRecord="fixed64 time_unix_nano = 1, int32 severity_number = 2, string severity_text = 3, bytes body = 5,"
-    "repeated bytes attributes = 6, uint32 dropped_attributes_count = 7, fixed32 flags = 8, bytes trace_id = 9,"
-    "bytes span_id = 10, fixed64 observed_time_unix_nano = 11, string event_name = 12",
+    LogRecord=_RECORD_FIELDS,
 )
 _LOG_RECORD = _MESSAGES["LogRecord"]
+_ANY_VALUE = (
+    "string string_value = 1, uint64 bool_value = 2, int64 int_value = 3, double double_value = 4,"
+    "bytes array_value = 5, bytes kvlist_value = 6, bytes bytes_value = 7, int32 string_value_strindex = 8"
+)
+_KEY_VALUES = protobuf.Columns("otlp.attributes", "string key = 1, AnyValue value = 2", AnyValue=_ANY_VALUE)
+_LOG_RECORDS = protobuf.Columns("otlp.records", _RECORD_FIELDS)
+#: With the body opened, which most often is a text.
+_OPENED_RECORDS = protobuf.Columns(
+    "otlp.opened", _RECORD_FIELDS.replace("bytes body", "AnyValue body"), AnyValue=_ANY_VALUE
+)
+_KINDS = frozenset(field.split()[1] for field in _ANY_VALUE.split(","))
+#: Of so many attributes, few that are different say that they repeat.
+_SAMPLE = 64
+#: Kinds of values that a column has as they are.
+_PLAIN_KINDS = ("string_value", "int_value", "double_value", "bytes_value")
 
 _kept: dict[bytes, tuple[str, Any]] = {}
 
@@ -54,6 +73,23 @@ class Protobuf:
     def record(self, raw: bytes) -> Any:
         """The LogRecord that ``raw`` encodes. Raises Unreadable."""
         return protobuf.read(_LOG_RECORD, raw)
+
+    def columns(self, raws: Sequence[bytes]) -> dict[str, Sequence[Any]] | None:
+        """What the LogRecords ``raws`` have, by the names of fields; None when they are to be read one by one.
+
+        Body, attributes and ids are read. Where a record has not what another has, it is None or empty. Raises
+        Unreadable and TooLarge.
+        """
+        found: dict[str, Any] = _OPENED_RECORDS.read(raws) or {}
+        kinds = _KINDS.intersection(found)
+        if kinds == {"string_value"}:
+            found["body"] = found.pop("string_value")
+        elif kinds and (found := _LOG_RECORDS.read(raws) or {}):
+            found["body"] = [None if raw is None else self.value(raw) for raw in found["body"]]
+        for name, read in (("attributes", self._objects), ("trace_id", _ids), ("span_id", _ids)):
+            if name in found:
+                found[name] = read(found[name])
+        return None if self.odd else found or None
 
     def value(self, raw: bytes) -> Any:
         """The value of an AnyValue. Raises Unreadable and TooLarge."""
@@ -76,6 +112,32 @@ class Protobuf:
     def id(self, raw: bytes) -> str:
         """``raw`` in hex."""
         return raw.hex()
+
+    def _objects(self, lists: Sequence[list[bytes]]) -> list[dict[str, Any]]:
+        """The attributes of each record."""
+        width = len(lists[0])
+        if width <= len(lists) and {*map(len, lists)} == {width}:
+            columns = [self._column(raws) for raws in zip(*lists, strict=True)]
+            names = {name for name, _ in columns}
+            if len(names) == width and None not in names:
+                found: list[dict[str, Any]] = [{} for _ in lists]
+                for name, values in columns:
+                    for each, value in zip(found, values, strict=True):
+                        each[name] = value  # type: ignore[index]  # no name is None
+                return found
+        return [self.attributes(raws) for raws in lists]
+
+    def _column(self, raws: Sequence[bytes]) -> tuple[str | None, Sequence[Any]]:
+        """The key and the values of the KeyValues ``raws``; the key is None when these are not of one key and kind."""
+        if len({*raws[:_SAMPLE]}) <= _SAMPLE // 4:
+            return _same_key({raw: _kept.get(raw) or self._pair(raw) for raw in {*raws}}, raws)
+        found = _KEY_VALUES.read(raws) or {}
+        names = {*found.pop("key", (None,))}
+        if len(names) == len(found) == 1:
+            ((kind, values),) = found.items()
+            if kind in _PLAIN_KINDS and None not in values:
+                return names.pop(), values
+        return None, ()
 
     def _pair(self, raw: bytes) -> tuple[str, Any]:
         read = protobuf.read(KeyValue, raw)
@@ -104,3 +166,12 @@ class Protobuf:
             self.odd = True
             return jsontext.from_pairs(pairs)
         return found
+
+
+def _same_key(pairs: dict[bytes, tuple[str, Any]], raws: Sequence[bytes]) -> tuple[str | None, Sequence[Any]]:
+    names = {name for name, _ in pairs.values()}
+    return (names.pop(), [pairs[raw][1] for raw in raws]) if len(names) == 1 else (None, ())
+
+
+def _ids(raws: Sequence[bytes | None]) -> list[str]:
+    return [raw.hex() if raw else "" for raw in raws]
