@@ -175,16 +175,20 @@ def _json_rows(of: _Of, raws: Sequence[Raw]) -> Rows | None:
     found = _json_lists(b"[%b]" % b",".join(raws), has_metadata=bytes(raws[0]).endswith(b"}]"))
     if found is None:
         return None
-    times = _all_nanoseconds([entry[0] for entry in found])
+    texts, lines, *more = zip(*found, strict=True)
+    times, metadata = _all_nanoseconds(texts), more[0] if more else ({},) * len(texts)
     if times is None:
         return None
-    metadata = [entry[2] if len(entry) == 3 else {} for entry in found]
-    names: set[str] = set().union(*metadata)
-    levels = [of.level] * len(found)
-    if not of.level and not names.isdisjoint(LEVEL_NAMES):
-        levels = list(map(level_in, metadata))
-    data = objects(len(found), {"level": levels, "time_unix_nano": times, "structured_metadata": metadata})
-    return Rows([entry[1] for entry in found], data, times, raws, of.members)
+    if of.level:
+        data: list[dict[str, Any]] = [{"level": of.level, "time_unix_nano": time} for time in times]
+    elif set().union(*metadata).isdisjoint(LEVEL_NAMES):
+        data = [{"time_unix_nano": time} for time in times]
+    else:
+        data = objects(len(times), {"level": list(map(level_in, metadata)), "time_unix_nano": times})
+    for each, given in zip(data, metadata, strict=True):
+        if given:
+            each["structured_metadata"] = given
+    return Rows(lines, data, times, raws, of.members)
 
 
 def _json_lists(text: bytes, has_metadata: bool) -> Sequence[Any] | None:

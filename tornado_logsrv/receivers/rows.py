@@ -262,9 +262,13 @@ def objects(count: int, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, 
     found: list[dict[str, Any]] = [{} for _ in range(count)]
     # Member by member takes half as long as object by object.
     for name, column in columns.items():
-        for each, value in zip(found, column, strict=True):
-            if value:
+        if all(column):
+            for each, value in zip(found, column, strict=True):
                 each[name] = value
+        else:
+            for each, value in zip(found, column, strict=True):
+                if value:
+                    each[name] = value
     return found
 
 
