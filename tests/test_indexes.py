@@ -94,31 +94,69 @@ async def test_a_server_makes_them_while_it_serves(app, collection):
     assert "logsrv_data.level" in keys(collection)
 
 
-@pytest.mark.gen_test
-async def test_a_rare_value_is_found_by_its_index_in_few_readings(store, collection, monkeypatch):
+@pytest.fixture
+def asked(store, monkeypatch):
+    """The pipelines that the reader sends, as they are sent."""
+    collection, sent = store.reader._collection, []
+
+    class Noting:
+        def aggregate(self, pipeline, **more):
+            sent.append(pipeline)
+            return collection.aggregate(pipeline, **more)
+
+    monkeypatch.setattr(store.reader, "_collection", Noting())
+    return sent
+
+
+async def found(store, order, query, **more):
+    page = await store.reader.page(Selection(query=parse(query)), order, **more)
+    return [document["data"]["n"] for document in page.documents], page.next
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_rare_value_is_found_by_its_index_and_no_range_of_time_is_read_for_it(store, asked):
     # So far apart that SecantusDB is asked for many ranges.
-    await stored(store, [{"n": n, "k": "Rare" if n in (3, 500) else "usual"} for n in range(600)])
-    aggregate, asked = store.reader._collection.aggregate, []
+    await stored(store, [{"n": n, "k": "Rare" if n in (103, 300) else "usual"} for n in range(600)])
 
-    class Counting:
-        def aggregate(self, *given, **more):
-            asked.append(given)
-            return aggregate(*given, **more)
+    async def both():
+        return [(await found(store, "asc", "k:rare"))[0], (await found(store, "desc", "k:rare AND n:<200"))[0]]
 
-    monkeypatch.setattr(store.reader, "_collection", Counting())
-
-    async def found(order, query):
-        asked.clear()
-        page = await store.reader.page(Selection(query=parse(query)), order, limit=100)
-        return [document["data"]["n"] for document in page.documents], len(asked)
-
-    (without, many), (backwards, _) = await found("asc", "k:rare"), await found("desc", "k:rare AND n:<400")
-    assert (without, backwards) == ([3, 500], [3])
+    assert await both() == [[103, 300], [103]]
+    without = len(asked)
     await store.make_index("data.k")
-    monkeypatch.setattr(store.reader, "_collection", Counting())
-    (with_index, few), (backwards, _) = await found("asc", "k:rare"), await found("desc", "k:rare AND n:<400")
-    assert (with_index, backwards) == ([3, 500], [3])
-    assert few < many or store.reader.occupancy is None
+    asked.clear()
+    assert await both() == [[103, 300], [103]]
+    if store.reader.occupancy is not None:
+        assert len(asked) < without
+        # Whether there is any is asked for each usual spelling, with a time; only then is it read, without one.
+        reads = [pipeline for pipeline in asked if {"$limit": 1} not in pipeline]
+        assert [list(pipeline[0]["$match"]) for pipeline in reads] == [["data.k"], ["data.k"]]
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_frequent_value_is_found_by_time_though_it_has_an_index(store, asked):
+    await stored(store, [{"n": n, "k": "ERROR" if n % 2 else "info"} for n in range(600)])
+    await store.make_index("data.k")
+    asked.clear()
+    assert (await found(store, "desc", "k:error", limit=10))[0] == list(range(599, 579, -2))
+    if store.reader.occupancy is not None:
+        reads = [pipeline for pipeline in asked if {"$limit": 1} not in pipeline]
+        assert all("timestamp" in pipeline[0]["$match"] for pipeline in reads)
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.gen_test(timeout=60)
+async def test_pages_by_an_index_follow_one_another_whatever_the_spelling(store, order):
+    # Unusual spellings are not among those that are looked for first: the guess is wrong, the pages are not.
+    await stored(store, [{"n": n, "k": ("rArE", "RARE", "raRE")[n % 3] if n % 7 == 0 else "usual"} for n in range(600)])
+    await store.make_index("data.k")
+    pages, after = [], None
+    while after is not None or not pages:
+        page, after = await found(store, order, "k:rare", limit=20, after=after)
+        pages.append(page)
+    seen = [n for page in pages for n in page]
+    assert seen == sorted(range(0, 600, 7), reverse=order == "desc")
+    assert [len(page) for page in pages] == [20, 20, 20, 20, 6]
 
 
 QUERIES = ("k:a", "k:7", "m:5", "m:5 AND k:a", "k:b OR m:3", "NOT m:4", "m:5 AND n:>300")
