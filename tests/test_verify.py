@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import datetime
 import functools
 import itertools
 import json
@@ -19,7 +20,7 @@ import pytest
 from tornado_logsrv.verify.__main__ import main, parse
 from tornado_logsrv.verify.balance import COLUMNS, EXAMPLES, Found, Life, Row, Sent, State, balance, table
 from tornado_logsrv.verify.faults import Faults
-from tornado_logsrv.verify.found import Places
+from tornado_logsrv.verify.found import Places, ranges
 from tornado_logsrv.verify.progress import Progress
 from tornado_logsrv.verify.requests import STEP, data_of, requests, token_of
 from tornado_logsrv.verify.samples import Sample, courses, slope
@@ -138,6 +139,12 @@ class TestRequests:
         assert any(not r.readable for r in made)
         assert any("Content-Encoding" in r.headers for r in made)
         assert all(r.sent.count <= STEP for r in made)
+
+    def test_what_is_stored_is_looked_for_at_all_times(self):
+        times = [datetime.datetime.fromtimestamp(1_700_000_000 + 10 * n, datetime.UTC) for n in range(4)]
+        ended = times[2] + datetime.timedelta(seconds=5)
+        spans = [{"$gte": low, "$lt": high} for low, high in itertools.pairwise(times)]
+        assert [*ranges(times[0], ended)] == [{"$lt": times[0]}, *spans, {"$gte": times[3]}]
 
     def test_a_token_is_found_in_what_is_no_json(self):
         assert token_of(json.dumps(data_of(123, False)).encode()[:-1]) == 123

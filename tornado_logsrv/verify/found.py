@@ -1,5 +1,6 @@
 """What MongoDB and Redis hold of a trial."""
 
+import datetime
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from .balance import Found
 from .requests import VALIDATOR, data_of, token_of
 
 COLLECTION = "logs"
+#: So much of a trial is read at once.
+_RANGE = datetime.timedelta(seconds=10)
 
 
 class Places:
@@ -23,15 +26,21 @@ class Places:
         self._redis: Any = redis.Redis.from_url(redis_url)
         self._database = self._mongo[database]
         self._prefix = prefix
+        self._began = datetime.datetime.now(datetime.UTC)
 
     def prepare(self) -> None:
         """Make the collection, which refuses what is poison."""
         self._database.create_collection(COLLECTION, validator=VALIDATOR)
 
     def stored(self) -> Iterator[Found]:
-        """All records that are stored."""
-        for record in self._database[COLLECTION].find({}, {"data": 1}):
-            yield _found(record)
+        """All records that are stored.
+
+        By ranges of their times: SecantusDB reads a whole range before it answers, and all of an hour at once takes
+        gigabytes, and longer than the driver waits.
+        """
+        for times in ranges(self._began, datetime.datetime.now(datetime.UTC)):
+            for record in self._database[COLLECTION].find({"timestamp": times}, {"data": 1}):
+                yield _found(record)
 
     def quarantined(self) -> Iterator[Found]:
         """All that is in quarantine."""
@@ -70,3 +79,12 @@ def _found(record: dict[str, Any]) -> Found:
         return Found(-1, str(record_id).encode(), False)
     token = data["token"]
     return Found(token, record_id.binary, bool(data == data_of(token, "poison" in data)))
+
+
+def ranges(began: datetime.datetime, ended: datetime.datetime) -> Iterator[dict[str, datetime.datetime]]:
+    """Conditions on a time that together cover all times, one at a time."""
+    yield {"$lt": began}
+    while began < ended:
+        yield {"$gte": began, "$lt": began + _RANGE}
+        began += _RANGE
+    yield {"$gte": began}
