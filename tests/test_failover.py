@@ -91,6 +91,8 @@ class Clients:
                 while self._going:
                     key = f"{number}/{next(self._numbers)}"
                     address = self._send(connection, key, ack, places)
+                    # As fast as they could, they would take the processor from the Sentinels, which then see ghosts.
+                    time.sleep(0.005)
 
     def _send(self, connection, key, ack, places) -> str:
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
@@ -132,7 +134,9 @@ def left(watched) -> dict[bytes, int]:
     return {key: length for key, length in lengths.items() if length}
 
 
-def test_whoever_fails_what_was_acknowledged_is_stored_once_and_the_ledgers_balance(start, mongodb, watched, logs):
+def test_whoever_fails_what_was_acknowledged_is_stored_once_and_the_ledgers_balance(
+    start, mongodb, watched, logs, tmp_path
+):
     with contextlib.ExitStack() as undo:
         names = ("killed-1", "killed-2", "stopped", "stays")
         servers = first, second, stopped, stays = started(undo, *(start(name, journal_replicas=1) for name in names))
@@ -152,6 +156,9 @@ def test_whoever_fails_what_was_acknowledged_is_stored_once_and_the_ledgers_bala
         assert stopped.stop() == 0
         clients.more(100)
         acknowledged = clients.stop()
+        if [*(tmp_path / "stopped").glob("*.bson")]:
+            # Redis had too few replicas when it stopped: what it had to keep then is for its next start.
+            undo.enter_context(start("stopped", journal_replicas=1))
         # Their leases run out after 15 s; that this is so is tested elsewhere.
         watched.primary.client.delete(*(f"logsrv:lease:{name}" for name in names[:2]))
         eventually(lambda: set(acknowledged) <= set(stored(logs)), "all that was acknowledged is stored")
