@@ -10,7 +10,7 @@ import { dayOf } from './times.js';
 const OVER = 12;
 /** Rows before the end at which older ones are asked for. */
 const AHEAD = 200;
-export const MOST_ROWS = 20_000;
+const MOST_ROWS = 20_000;
 
 const scroller = $('rows');
 const list = $('list');

@@ -140,7 +140,7 @@ function hold(fresh) {
 }
 
 /** Show what waits, and follow. */
-export function release() {
+function release() {
 	const found = waiting;
 	waiting = [];
 	waitingCount = 0;
@@ -154,6 +154,5 @@ function showWaiting() {
 	say(pill, `${count(waitingCount)} new`);
 }
 
-export const isWaiting = () => waiting.length > 0;
 pill.addEventListener('click', release);
 $('rows').addEventListener('scroll', () => waiting.length && river.mayMove() && release(), { passive: true });
