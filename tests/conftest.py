@@ -71,6 +71,14 @@ def default_loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """What this process ignores, the servers it starts ignore too, and a shell has what is in its background do so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @dataclasses.dataclass
 class GivenServers:
     """Servers that somebody else runs."""

@@ -1,4 +1,5 @@
-"""Any bytes to any receiver, over real HTTP: never a 5xx, never no answer, and good neighbours are taken.
+"""Any bytes to any receiver, over real HTTP: never a 5xx, never no answer, never memory out of proportion, and good
+neighbours are taken.
 
 Each test sends new bodies for LOGSRV_TEST_FUZZ_SECONDS, and a first round of them however long it takes.
 """
@@ -7,6 +8,7 @@ import gzip
 import json
 import os
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +38,9 @@ ROUND = settings(
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )
+#: What a request may take of memory, its client and its records on the queue with it: for each byte of its body, once
+#: decoded, and whatever its size. JSON of many small values takes some 50 bytes for each of its own while it is read.
+BYTES_A_BYTE, BYTES_ALWAYS = 100, 4 * 1024 * 1024
 FIRST, LAST = "the first neighbour", "the last neighbour"
 
 
@@ -219,25 +224,45 @@ packings = st.tuples(
 )
 
 
-@pytest.fixture
-def send(app, http_server, http_client, io_loop, base_url):
-    """``send(protocol, body, coding)``: the status it is answered with."""
+class Sender:
+    """Sends bodies, and keeps account of what they cost."""
 
-    def send(protocol: Protocol, body: bytes, coding: str = "") -> int:
+    def __init__(self, app, http_client, io_loop, base_url):
+        self.app, self.client, self.io_loop, self.base_url = app, http_client, io_loop, base_url
+        self.examples = 0
+        self.most = 0.0
+
+    def __call__(self, protocol: Protocol, body: bytes, packed: bytes, coding: str = "") -> int:
+        """The status that ``body``, sent as ``packed``, is answered with; and it has not taken too much memory."""
+        if len(self.app.records) > MOST_QUEUED:
+            self.io_loop.run_sync(self.app.writer.flush, timeout=PATIENCE)
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        status = self.io_loop.run_sync(lambda: self.post(protocol, packed, coding))
+        taken = tracemalloc.get_traced_memory()[1] - before
+        bound = BYTES_ALWAYS + BYTES_A_BYTE * len(body)
+        assert taken < bound, f"{taken} bytes of memory for a body of {len(body)}"
+        self.examples += 1
+        self.most = max(self.most, taken / bound)
+        return status
+
+    async def post(self, protocol: Protocol, packed: bytes, coding: str) -> int:
         headers = {"Content-Type": protocol.media_type, **({"Content-Encoding": coding} if coding else {})}
+        response = await self.client.fetch(
+            self.base_url + protocol.path,
+            method="POST", body=packed, headers=headers, raise_error=False, request_timeout=PATIENCE,
+        )  # fmt: skip
+        return response.code
 
-        async def post() -> int:
-            response = await http_client.fetch(
-                base_url + protocol.path,
-                method="POST", body=body, headers=headers, raise_error=False, request_timeout=PATIENCE,
-            )  # fmt: skip
-            return response.code
 
-        if len(app.records) > MOST_QUEUED:
-            io_loop.run_sync(app.writer.flush, timeout=PATIENCE)
-        return io_loop.run_sync(post)
-
-    return send
+@pytest.fixture
+def send(app, http_server, http_client, io_loop, base_url, record_property):
+    sender = Sender(app, http_client, io_loop, base_url)
+    tracemalloc.start()
+    yield sender
+    tracemalloc.stop()
+    record_property("examples", sender.examples)
+    record_property("most of the memory allowed", round(sender.most, 3))
 
 
 def rounds(check: Callable[[], None]) -> None:
@@ -256,7 +281,7 @@ def test_no_body_is_a_fault_of_the_server(send, name):
     def check(body, packing):
         coding, at, how = packing
         packed = damaged_coding(PACKS[coding](protocol.pack(body)), at, how)
-        assert send(protocol, packed, coding) < 500
+        assert send(protocol, body, packed, coding) < 500
 
     rounds(check)
 
@@ -271,7 +296,8 @@ def test_whatever_stands_between_them_two_good_records_are_taken(app, send, name
     @given(damaged(protocol.seeds) | anything)
     def check(between):
         before = app.queue.next_place
-        assert send(protocol, protocol.pack(protocol.around(between))) < 300
+        body = protocol.around(between)
+        assert send(protocol, body, protocol.pack(body)) < 300
         taken = list(app.records)[before - app.queue.next_place :]
         assert holds(taken[0], FIRST)
         assert holds(taken[-1], LAST)
