@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from pymongo.errors import ExecutionTimeout
 
 from tornado_logsrv import indexes, records
 from tornado_logsrv.config import load
@@ -142,6 +143,27 @@ async def test_a_frequent_value_is_found_by_time_though_it_has_an_index(store, a
     if store.reader.occupancy is not None:
         reads = [pipeline for pipeline in asked if {"$limit": 1} not in pipeline]
         assert all("timestamp" in pipeline[0]["$match"] for pipeline in reads)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_what_seems_to_be_rare_and_is_not_is_found_by_time(store, monkeypatch):
+    # An unusual spelling is not looked for. With so few, reading all of them takes no time: that it does is made up.
+    await stored(store, [{"n": n, "k": "iOS"} for n in range(600)])
+    await store.make_index("data.k")
+    collection, slow = store.reader._collection, []
+
+    class Slow:
+        def aggregate(self, pipeline, maxTimeMS):
+            if list(pipeline[0]["$match"]) == ["data.k"]:
+                slow.append(maxTimeMS)
+                raise ExecutionTimeout("operation exceeded time limit", 50)
+            return collection.aggregate(pipeline, maxTimeMS=maxTimeMS)
+
+    monkeypatch.setattr(store.reader, "_collection", Slow())
+    assert (await found(store, "desc", "k:ios", limit=10))[0] == list(range(599, 589, -1))
+    if store.reader.occupancy is not None:
+        assert len(slow) == 1
+        assert slow[0] <= 500
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])

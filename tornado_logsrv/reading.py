@@ -42,6 +42,8 @@ _LEAST_FOUND = {3: 0.01, 8: 0.1}
 #: many spellings of values are looked for at the most; with more, the ranges themselves tell.
 _PROBED_RANGES = 3
 _MOST_PROBES = 8
+#: Seconds for all records of a value that seems to be rare: what takes longer is not rare, and is read by time.
+_RARE_SECONDS = 0.5
 _FETCH = 100
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
 _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
@@ -148,6 +150,10 @@ class Deadline:
         """Another reading begins."""
         self._end = self._clock() + self._seconds
 
+    def part(self, seconds: float) -> "Deadline":
+        """So much of what is left, at the most. Raises QueryTimeout when nothing is."""
+        return Deadline(min(seconds, self.left_ms() / 1000), self._clock)
+
     def cut_short(self) -> None:
         """Nobody waits for the answer any more."""
         self._seconds = 0.0
@@ -224,18 +230,39 @@ class RecordReader:
                 await self._run(collection, found, (_same_moment(order, after), self._only, filter_), order, deadline)
                 low, high = _behind(order, after, low, high)
             by = None if found.full else self._index_for(selection)
-            rare = by is not None and await self._is_rare(
-                collection, by, self._ranges(order, low, high, True), order, deadline
-            )
+            if by is not None and await self._found_rare(collection, found, by, (low, high), order, deadline):
+                return found.page()
             for number, (start, end) in enumerate(self._ranges(order, low, high, bool(filter_ or self._only))):
                 if found.full:
                     break
-                if by is not None and (rare or found.share < _LEAST_FOUND.get(number, 0)):
+                if by is not None and found.share < _LEAST_FOUND.get(number, 0):
                     rest = (low, end) if order == "desc" else (start, high)
                     await self._run(collection, found, _split(*by, _between(*rest), self._only), order, deadline)
                     break
                 await self._run(collection, found, (_between(start, end), self._only, filter_), order, deadline)
             return found.page()
+
+    async def _found_rare(
+        self,
+        collection: Any,
+        found: "_Found",
+        by: tuple[str, Document],
+        between: Range,
+        order: Order,
+        deadline: Deadline,
+    ) -> bool:
+        """Read by the index what seems to be rare; False, and nothing is read, when it does not, or is not."""
+        if not await self._is_rare(collection, by, self._ranges(order, *between, True), order, deadline):
+            return False
+        before = found.room
+        try:
+            filters = _split(*by, _between(*between), self._only)
+            await self._run(collection, found, filters, order, deadline.part(_RARE_SECONDS))
+        except ExecutionTimeout:
+            if found.room < before:
+                raise
+            return False
+        return True
 
     async def _is_rare(
         self, collection: Any, by: tuple[str, Document], ranges: Iterable[Range], order: Order, deadline: Deadline
