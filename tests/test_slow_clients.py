@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
-from tornado_logsrv import listener, transport
+from tornado_logsrv import connection, listener
 from tornado_logsrv import server as server_module
 from tornado_logsrv.room import FREE
 
@@ -142,7 +142,7 @@ def start_of_body(size):
 @pytest.mark.gen_test(timeout=60)
 @on_both_transports
 async def test_bodies_that_never_end_take_no_more_than_there_is_for_them(app, serve, monkeypatch, name):
-    monkeypatch.setattr(transport, "FAST_WAITING", 2 * MiB)
+    monkeypatch.setattr(connection, "FAST_WAITING", 2 * MiB)
     app.room.size = 4 * MiB
     async with serve(name) as connect:
         # On httptools the fast lane waits for two of them.
