@@ -163,7 +163,7 @@ class Reader:
         if any(isinstance(part, Wildcard) for part in parts):
             raise self._error(item, "a range takes no wildcards; * alone is no bound")
         if name.name == "timestamp":
-            self._checked(item, lambda: moments.span(_text(parts), 0))
+            self._checked(item, lambda: moments.check(_text(parts)))
         return _text(parts), included
 
 

@@ -26,7 +26,7 @@ def equal_to(name: Field, text: str) -> tuple[Condition, ...]:
             raise ValueError("an _id is 24 digits from 0 to 9 and a to f")
         return (Same(ObjectId(text)),)
     if name.name == "timestamp":
-        moments.span(text, 0)
+        moments.check(text)
         return (Dates((text, True), (text, True)),)
     if name.is_text and text.strip():
         in_text: Condition = Pattern(patterns.words(text))
@@ -55,7 +55,7 @@ def _other_values(text: str) -> list[Condition]:
 def _is_moment(text: str) -> bool:
     if not moments.looks_like_moment(text):
         return False
-    moments.span(text, 0)
+    moments.check(text)
     return True
 
 
@@ -95,7 +95,7 @@ def between(name: Field, low: Limit, high: Limit) -> tuple[Condition, ...]:
 def _dates(low: Limit, high: Limit) -> Dates:
     for bound in (low, high):
         if bound is not None:
-            moments.span(bound[0], 0)
+            moments.check(bound[0])
     return Dates(low, high)
 
 
