@@ -75,7 +75,13 @@ async def test_only_what_the_query_asks_for_is_shown_and_confirmed(tail, post, a
 
 @pytest.mark.parametrize(
     ("query", "parameter"),
-    [("q=level:", "q"), ("q=a:now%2B8000y", "q"), ("from=yesterday", "from"), ("last_event_id=7", "last_event_id"), ("limit=3", "limit")],
+    [
+        ("q=level:", "q"),
+        ("q=a:now%2B8000y", "q"),
+        ("from=yesterday", "from"),
+        ("last_event_id=7", "last_event_id"),
+        ("limit=3", "limit"),
+    ],
 )
 @pytest.mark.gen_test
 async def test_a_wrong_parameter_is_a_400_before_the_stream_begins(fetch, app, query, parameter):
