@@ -4,6 +4,7 @@ import os
 import tracemalloc
 import zlib
 
+import cramjam
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,9 @@ ENCODERS = {
     "gzip": [gzip.compress],
     "x-gzip": [gzip.compress],
     "deflate": [zlib.compress, lambda data: zlib.compress(data, 0), raw_deflate],
+    "zlib": [zlib.compress],
     "zstd": [zstd.compress],
+    "snappy": [lambda data: bytes(cramjam.snappy.compress_raw(data))],
 }
 CODED = [(coding, encode) for coding, encoders in ENCODERS.items() for encode in encoders]
 each_coding = pytest.mark.parametrize(("coding", "encode"), CODED)
@@ -40,7 +43,8 @@ def cut(data, cuts):
 def decoded(coding, chunks, limit=64 * MIB):
     made = decoder(coding, limit)
     pieces = [piece for chunk in chunks for piece in made.feed(chunk)]
-    made.end()
+    pieces += made.end()
+    assert made.end() == ()
     assert all(0 < len(piece) <= PIECE_BYTES for piece in pieces)
     return b"".join(pieces)
 
@@ -106,7 +110,7 @@ def test_names_are_read_in_any_case(coding):
 
 @pytest.mark.parametrize("coding", ["br", "compress", "gzip, gzip", "gzip,zstd", "identity, gzip", "*", "x" * 10_000])
 def test_other_codings_are_refused_and_told_what_is_supported(coding):
-    with pytest.raises(UnsupportedMedia, match="gzip, deflate, zstd") as refused:
+    with pytest.raises(UnsupportedMedia, match="gzip, deflate, zstd, snappy") as refused:
         decoder(coding, MIB)
     assert len(str(refused.value)) < 200
 

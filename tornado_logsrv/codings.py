@@ -7,8 +7,10 @@ gigabytes is refused without being unpacked.
 import sys
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
+
+import cramjam
 
 from .errors import TooLarge, Unreadable, UnsupportedMedia
 
@@ -18,7 +20,7 @@ else:
     from backports import zstd
 
 #: What ``decoder`` undoes, as Accept-Encoding names it.
-SUPPORTED = ("gzip", "deflate", "zstd")
+SUPPORTED = ("gzip", "deflate", "zstd", "snappy")
 #: A decoded piece is at most this long.
 PIECE_BYTES = 64 * 1024
 #: The window a zstd decoder has to have, and an encoder may not exceed (RFC 9659): 8 MiB.
@@ -28,10 +30,15 @@ MAX_MEMBERS = 10_000
 
 _GZIP_WBITS = 16 + zlib.MAX_WBITS
 _DEFLATED = 8
+#: A snappy block begins with its length once it is undone, in so many bytes at the most.
+_SNAPPY_HEAD = 5
 
 
 class Decoder(ABC):
     """Undoes the coding of one body. After an exception it is of no further use."""
+
+    #: Whether what it is fed stays in memory until the end.
+    keeps = False
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -45,8 +52,8 @@ class Decoder(ABC):
         """
 
     @abstractmethod
-    def end(self) -> None:
-        """The body is over. Raises Unreadable when it is cut off."""
+    def end(self) -> Sequence[bytes]:
+        """The body is over: the pieces that waited for that, once. Raises Unreadable when it is cut off."""
 
     def _counted(self, piece: bytes) -> bytes:
         self._decoded += len(piece)
@@ -60,8 +67,8 @@ class _Identity(Decoder):
         if chunk:
             yield self._counted(chunk)
 
-    def end(self) -> None:
-        pass
+    def end(self) -> Sequence[bytes]:
+        return ()
 
 
 class _Member(Protocol):
@@ -149,9 +156,10 @@ class _Coded(Decoder):
             chunk = self._member.unused_data
             self._member = None
 
-    def end(self) -> None:
+    def end(self) -> Sequence[bytes]:
         if self._member is not None or not self._begun:
             raise Unreadable(f"the body is cut off: its {self._name} coding has no end")
+        return ()
 
     def _next_member(self, chunk: bytes) -> _Member:
         if self._begun == self._most == 1:
@@ -166,6 +174,55 @@ class _Coded(Decoder):
             yield from member.pieces(chunk)
         except (zlib.error, zstd.ZstdError) as error:
             raise Unreadable(f"the body is not {self._name} that this server reads: {error}") from None
+
+
+class _Snappy(Decoder):
+    """A block, which cannot be read before all of it is there."""
+
+    keeps = True
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._block = bytearray()
+        self._ended = False
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        head = self._block[:_SNAPPY_HEAD] + chunk[:_SNAPPY_HEAD]
+        if len(head) >= _SNAPPY_HEAD:
+            check_unsnapped(head, self._limit)
+        self._block += chunk
+        yield from ()
+
+    def end(self) -> Sequence[bytes]:
+        if self._ended:
+            return ()
+        decoded = unsnapped(self._block, self._limit)
+        self._ended = True
+        self._block.clear()
+        return [decoded[start : start + PIECE_BYTES] for start in range(0, len(decoded), PIECE_BYTES)]
+
+
+def unsnapped(block: bytes | bytearray, limit: int) -> bytes:
+    """What a block of snappy holds. Raises TooLarge when that is more than ``limit`` bytes, and Unreadable."""
+    check_unsnapped(block, limit)
+    try:
+        return bytes(cramjam.snappy.decompress_raw(block))
+    except cramjam.DecompressionError as error:
+        raise _no_block(error) from None
+
+
+def check_unsnapped(head: bytes | bytearray, limit: int) -> None:
+    """Raise what ``unsnapped`` does, as far as the first bytes of a block tell; nothing is unpacked for this."""
+    try:
+        size = cramjam.snappy.decompress_raw_len(head)
+    except cramjam.DecompressionError as error:
+        raise _no_block(error) from None
+    if size > limit:
+        raise TooLarge(f"the body is {size} bytes once its snappy is undone, over {limit} (--max_body_bytes)")
+
+
+def _no_block(error: cramjam.DecompressionError) -> Unreadable:
+    return Unreadable(f"the body is not a block of {error}")
 
 
 def _gzip(limit: int) -> Decoder:
@@ -192,7 +249,10 @@ _DECODERS: dict[str, Callable[[int], Decoder]] = {
     "gzip": _gzip,
     "x-gzip": _gzip,
     "deflate": _deflate,
+    # So the OpenTelemetry Collector calls the zlib format (config/configcompression).
+    "zlib": _deflate,
     "zstd": _zstd,
+    "snappy": _Snappy,
 }
 
 

@@ -3,7 +3,7 @@
 import functools
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -284,13 +284,18 @@ class BodyHandler(BaseHandler):
             self._cut_off()
         elif self._refusal is None:
             try:
-                for piece in self._decoder.feed(chunk):
-                    self.share.take(len(piece))
-                    self.take(piece)
+                if self._decoder.keeps:
+                    self.share.take(len(chunk))
+                self._take_all(self._decoder.feed(chunk))
             except errors.Refused as error:
                 self._refusal = error
                 self._pieces.clear()
                 self.share.close()
+
+    def _take_all(self, pieces: Iterable[bytes]) -> None:
+        for piece in pieces:
+            self.share.take(len(piece))
+            self.take(piece)
 
     def _cut_off(self) -> None:
         if not self._finished:
@@ -308,7 +313,7 @@ class BodyHandler(BaseHandler):
         """The body is there. Raises Refused when it is not whole, or was refused as it came."""
         if self._refusal is not None:
             raise self._refusal
-        self._decoder.end()
+        self._take_all(self._decoder.end())
 
     @property
     def body(self) -> bytes:

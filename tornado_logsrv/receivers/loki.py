@@ -15,13 +15,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Generic, NamedTuple
 
 import bson
-import cramjam
 import msgspec
 from msgspec import Raw
 
-from .. import jsontext
+from .. import codings, jsontext
 from ..auth import Scope
-from ..errors import Refused, TooLarge, Unavailable, Unreadable
+from ..errors import Refused, Unavailable, Unreadable
 from ..handler import BaseHandler, ReceiverHandler
 from ..jsonlines import keeps_every_key
 from ..operations import NANOSECONDS, TEXT, array_of, joined, json_of, named, object_of, operation, table_of
@@ -89,19 +88,8 @@ def parse(body: bytes, is_json: bool, limit: int, tenant: str = "") -> Iterator[
     if is_json:
         streams = Groups().of(_PUSH.read(body).streams)
         return (row for raw in streams for row in _stream(raw, tenant, _json_stream, _json_entry))
-    streams = Groups().of(protobuf.read(_MESSAGES["PushRequest"], _unpacked(body, limit)).streams)
+    streams = Groups().of(protobuf.read(_MESSAGES["PushRequest"], codings.unsnapped(body, limit)).streams)
     return (row for raw in streams for row in _stream(raw, tenant, _protobuf_stream, _protobuf_entry))
-
-
-def _unpacked(body: bytes, limit: int) -> bytes:
-    try:
-        # The length that the block begins with; nothing is unpacked for this, and not more than this later.
-        size = cramjam.snappy.decompress_raw_len(body)
-        if size > limit:
-            raise TooLarge(f"the body is {size} bytes once its snappy is undone, over {limit} (--max_body_bytes)")
-        return bytes(cramjam.snappy.decompress_raw(body))
-    except cramjam.DecompressionError as error:
-        raise Unreadable(f"the body is not a block of {error}") from None
 
 
 def _stream(raw: Any, tenant: str, read: Any, read_entry: Any) -> Iterator[Row | Rows | Bad | None]:
@@ -289,23 +277,26 @@ class PushHandler(ReceiverHandler):
     def prepare(self) -> None:
         """Raises what ReceiverHandler does."""
         # Some clients name the snappy that a push in protobuf always is in; Loki looks past that too.
-        if self.request.headers.get("Content-Encoding", "").strip().lower() == "snappy":
+        if not self._is_json and self.request.headers.get("Content-Encoding", "").strip().lower() == "snappy":
             del self.request.headers["Content-Encoding"]
         super().prepare()
 
     @operation({204: {}})
     async def post(self) -> None:
         """204. Entries in quarantine are not told of, unless there are no others: Loki's clients cannot be told."""
-        media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         tenant = self.request.headers.get("X-Scope-OrgID", "")
         batch = Batch(self)
-        is_json = media_type not in ("", PROTOBUF_TYPE)
-        await batch.encode(parse(self.body, is_json, self.application.options.max_body_bytes, tenant))
+        await batch.encode(parse(self.body, self._is_json, self.application.options.max_body_bytes, tenant))
         if batch.rejected and batch.all_bad:
             raise Unreadable(f"there is no entry that can be read: {batch.reasons[0]}")
         await self.accept(batch.records)
         self.refuse(len(batch.lost))
         self.set_status(204)
+
+    @property
+    def _is_json(self) -> bool:
+        media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        return media_type not in ("", PROTOBUF_TYPE)
 
     def write_problem(self, problem: dict[str, Any], error: BaseException | None) -> None:
         """Answer text. Permanent errors are 400: Fluent Bit sends again after any other status (out_loki)."""

@@ -199,6 +199,8 @@ class JobsHandler(_ShipperHandler, jobs.JobsHandler):
     @operation(_MANY_ADDED)
     async def post(self) -> None:
         """202 with how many were accepted, how many lines are in quarantine, and how it was acknowledged."""
+        # Of a body that comes out at its end alone it is only known now what it is.
+        self.end_body()
         if self._form:
             self._collector.take(form_as_json(self.body))
         elif self.request.method == "GET" and not self._received:
