@@ -234,15 +234,24 @@ def captured(name: str) -> list[dict]:
 
 
 def test_docker():
-    inline, parsed, raw = captured("splunk_docker.json")
-    assert inline["message"] == "cart 7 saved"
+    # Three lines as inline, three as json, one with all that there is to say, and three as raw.
+    found = captured("splunk_docker.json")
+    assert len(found) == 10
+    inline, as_text, error = found[:3]
+    assert inline["message"] == "order 17 placed: 3 \u00d7 Übergröße"
     assert inline["data"] == {
-        "event": {"line": "cart 7 saved", "source": "stdout", "tag": "4d6f0c", "attrs": {"com.example.team": "shop"}},
-        "host": "web-1",
-        "time_unix_nano": 1715678496_482517000,
+        "event": {"line": inline["message"], "source": "stdout", "tag": "shop-inline"},
+        "host": "vm",
+        "time_unix_nano": 1795945096_646531000,
     }
-    assert parsed["data"]["event"]["line"] == {"level": "ERROR", "msg": "no route"}
-    assert (raw["message"], "event" in raw["data"]) == ("4d6f0c team=shop plain text", False)
+    assert as_text["message"] == as_text["data"]["event"]["line"] == '{"level":"warn","message":"low stock","a.b":1}'
+    assert (error["message"], error["data"]["event"]["source"]) == ("oops", "stderr")
+    assert found[5]["data"]["event"]["line"] == {"level": "warn", "message": "low stock", "a.b": 1}
+    full = found[6]["data"]
+    assert full["event"]["attrs"] == {"COLOR": "blue", "team": "till"}
+    assert (full["source"], full["sourcetype"], full["index"]) == ("shop", "st", "main")
+    raw = found[7]
+    assert (raw["message"], "event" in raw["data"]) == ("shop-raw oops", False)
 
 
 def test_fluent_bit():
