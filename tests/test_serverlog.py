@@ -8,10 +8,11 @@ import sys
 
 import pytest
 
-from tornado_logsrv import serverlog
+from tornado_logsrv import serverlog, wirelog
+from tornado_logsrv.burst import A_SECOND, AT_ONCE
 from tornado_logsrv.config import Options
 from tornado_logsrv.lane import Lane
-from tornado_logsrv.serverlog import A_SECOND, BURST, KEPT_LINES, JsonFormatter, Refusals, RequestLog, TextFormatter
+from tornado_logsrv.serverlog import KEPT_LINES, JsonFormatter, Refusals, RequestLog, TextFormatter
 
 PROBLEM = {"type": "urn:logsrv:problem:queue-full", "title": "t", "status": 503, "detail": "the queue is full"}
 SECRET_BODY = b'{"password":"hunter2"'
@@ -62,13 +63,13 @@ def test_a_flood_of_refusals_is_counted_and_not_written(written):
     refusals = Refusals(lambda: now[0])
     for number in range(1000):
         refusals.note("POST", "/add-job", PROBLEM, f"r{number}")
-    assert len(written()) == BURST
+    assert len(written()) == AT_ONCE
     # Refusals of the other kind have room of their own.
     refusals.note("GET", "/x", {"type": "about:blank", "status": 404}, "other")
     assert written()[-1] == "GET /x answered 404, request other"
     now[0] += 1.5 / A_SECOND
     refusals.note("POST", "/add-job", PROBLEM, "last")
-    left = 1000 - BURST
+    left = 1000 - AT_ONCE
     assert written()[-1].endswith(f"request last: the queue is full ({left} others like it are not in this log)")
 
 
@@ -192,9 +193,30 @@ def test_lines_of_requests_that_cannot_be_written_are_counted_and_told(caplog):
             full.close()
 
 
+@pytest.mark.parametrize(
+    ("path", "written"),
+    [
+        ("/logs", "/logs"),
+        ("/" + "a" * 60_000, "/" + "a" * 199 + "..."),
+        ("/a\x9b31m", "'/a\\x9b31m'"),
+        ("/" + "\x1b" * 300, "'/" + "\\x1b" * 199 + "...'"),
+    ],
+)
+def test_a_path_is_written_as_far_as_a_line_has_room_and_for_no_terminal_to_act_on(path, written):
+    assert serverlog.shown(path) == written
+
+
+@pytest.mark.gen_test
+async def test_a_path_of_any_length_makes_a_short_line(fetch, written):
+    response = await fetch("/" + "a" * 60_000)
+    assert response.code == 404
+    assert len(written()[-1]) < 300
+
+
 def test_what_is_logged_goes_to_standard_error_in_the_form_that_was_chosen(monkeypatch):
     seen = {}
     monkeypatch.setattr(logging, "basicConfig", lambda **more: seen.update(more))
+    monkeypatch.setattr(logging.getLogger(wirelog.LOGGER), "addFilter", lambda found: None)
     for form, formatter in (("json", JsonFormatter), ("text", TextFormatter)):
         serverlog.set_up("warning", form)
         assert type(seen["handlers"][0].formatter) is formatter

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,6 +21,7 @@ from .quarantine import Quarantine
 from .reading import RecordReader
 from .records import JOB_SOURCE, DerivedIds, NewIds
 from .room import FREE, Share
+from .serverlog import shown
 
 if TYPE_CHECKING:
     from .application import LogApplication
@@ -130,7 +132,7 @@ class BaseHandler(tornado.web.RequestHandler):
     def _about(self) -> str:
         """The request, fit for a log: without its query and its secrets."""
         request, name = self.request, self.token.name if self.token else ""
-        return f"{request.method} {request.path[:200]!r} from {request.remote_ip}" + (f" by {name}" if name else "")
+        return f"{request.method} {shown(request.path)!r} from {request.remote_ip}" + (f" by {name}" if name else "")
 
     def on_connection_close(self) -> None:
         """The client has gone, before its answer."""
@@ -214,7 +216,7 @@ class BaseHandler(tornado.web.RequestHandler):
         """What nobody foresaw is logged with its traceback; refusals are when they are answered."""
         if _is_unforeseen(value):
             log.error(
-                "%s %s failed, request %s", self.request.method, self.request.path, self.request_id,
+                "%s %s failed, request %s", self.request.method, shown(self.request.path), self.request_id,
                 exc_info=(typ, value, tb),  # type: ignore[arg-type]
                 extra={"fields": {"request": self.request_id}},
             )  # fmt: skip
@@ -271,7 +273,7 @@ class BodyHandler(BaseHandler):
         if self.request.method in ("POST", "PUT"):
             check_media_type(headers.get("Content-Type", ""), self.media_types)
         self._decoder = codings.decoder(headers.get("Content-Encoding", ""), self._limit)
-        claimed = int(headers.get("Content-Length", 0))
+        claimed = _length(headers.get("Content-Length", ""))
         if claimed > 2 * self._limit or (claimed > self._limit and "Expect" in headers):
             raise self._too_large()
 
@@ -428,6 +430,11 @@ class CollectingHandler(ReceiverHandler):
         self.end_body()
         receipt = await self.accept(self._collector.end())
         self.answer(202, self._collector.answer(receipt))
+
+
+def _length(given: str) -> int:
+    """What a Content-Length claims. One that is no length is the transport's to refuse; Tornado's looks at it later."""
+    return int(given) if re.fullmatch("[0-9]{1,18}", given) else 0
 
 
 def idempotency_key(given: str | None) -> str | None:

@@ -14,12 +14,14 @@ from typing import Any, TextIO
 import msgspec
 import tornado.log
 
+from .burst import Burst, told
+from .wirelog import LOGGER, WireFilter
+
 FORMATS = ("text", "json")
-#: Refused requests that are written at once, and a second after that, of each kind: an outage must not fill the disk.
-BURST = 20
-A_SECOND = 1.0
 #: Lines of the request log that are kept back at the most; they are written once a second.
 KEPT_LINES = 500
+#: Characters of a path that are written.
+_PATH = 200
 #: Under everything else: whatever a driver's message may hold.
 _PASSWORD = re.compile(r"(//[^/@:\s]*:)[^/\s]*@")
 
@@ -35,6 +37,7 @@ def set_up(level: str, form: str) -> None:
     # The drivers tell of every connection they open; what matters of it is logged here, once a change of state.
     for chatty in ("pymongo", "redis", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger(LOGGER).addFilter(WireFilter())
 
 
 class TextFormatter(tornado.log.LogFormatter):
@@ -66,6 +69,12 @@ def _without_password(text: str) -> str:
     return _PASSWORD.sub(r"\1***@", text)
 
 
+def shown(path: str) -> str:
+    """``path`` as a line may have it: no more than its beginning, and nothing that a terminal would act on."""
+    shown = path if len(path) <= _PATH else f"{path[:_PATH]}..."
+    return shown if shown.isprintable() else ascii(shown)
+
+
 def iso(seconds: float) -> str:
     """``seconds`` since 1970 as ISO 8601 in UTC, with milliseconds."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
@@ -81,8 +90,7 @@ class Refusals:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._room: dict[int, tuple[float, float]] = {}
-        self._left_out: dict[int, int] = {}
+        self._bursts: dict[int, Burst] = {}
 
     def note(self, method: str, path: str, problem: Mapping[str, Any], request_id: str) -> None:
         """A request has been answered with ``problem``, the members of RFC 9457."""
@@ -90,28 +98,21 @@ class Refusals:
         level = logging.ERROR if status >= 500 else logging.INFO
         if not log.isEnabledFor(level):
             return
-        if not log.isEnabledFor(logging.DEBUG) and not self._has_room(level):
-            self._left_out[level] = self._left_out.get(level, 0) + 1
+        burst = self._bursts.setdefault(level, Burst(self._clock))
+        if not log.isEnabledFor(logging.DEBUG) and not burst.admits():
             return
+        path = shown(path)
         kind = problem["type"].removeprefix("urn:logsrv:problem:").replace("about:blank", "")
         fields = {"method": method, "path": path, "status": status, "problem": kind, "request": request_id}
         # What is wrong with a request may be said in words of its body; why it cannot be taken is in ours.
         why = f": {problem['detail']}" if status >= 500 and "detail" in problem else ""
-        more = f" ({left} others like it are not in this log)" if (left := self._left_out.pop(level, 0)) else ""
+        left = burst.left_out()
         log.log(
             level,
             "%s %s answered %d%s, request %s%s%s",
-            method, path, status, kind and f" {kind}", request_id, why, more,
+            method, path, status, kind and f" {kind}", request_id, why, told(left),
             extra={"fields": fields | ({"left_out": left} if left else {})},
         )  # fmt: skip
-
-    def _has_room(self, level: int) -> bool:
-        """A token bucket for each level."""
-        now = self._clock()
-        room, then = self._room.get(level, (float(BURST), now))
-        room = min(float(BURST), room + (now - then) * A_SECOND)
-        self._room[level] = (room - 1 if room >= 1 else room, now)
-        return room >= 1
 
 
 class RequestLog:
@@ -130,7 +131,7 @@ class RequestLog:
 
     def note(self, method: str, path: str, status: int, seconds: float, address: str, request_id: str) -> None:
         """A request has been answered; ``request_id`` is empty when it has none."""
-        self._lines.append(self._line(self._clock(), method, path, status, seconds, address, request_id))
+        self._lines.append(self._line(self._clock(), method, shown(path), status, seconds, address, request_id))
         if len(self._lines) >= KEPT_LINES:
             self.flush()
 
@@ -168,5 +169,4 @@ def _json_line(now: float, method: str, path: str, status: int, seconds: float, 
 
 
 def _text_line(now: float, method: str, path: str, status: int, seconds: float, address: str, request_id: str) -> str:
-    shown = path if path.isprintable() else ascii(path)
-    return f"{iso(now)} {address} {method} {shown} {status} {seconds * 1000:.2f}ms {request_id or '-'}\n"
+    return f"{iso(now)} {address} {method} {path} {status} {seconds * 1000:.2f}ms {request_id or '-'}\n"
