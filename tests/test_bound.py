@@ -393,7 +393,7 @@ def tails(app, http_server, base_url):
         opened.update({id(each): each for each in found.values()})
         for each in found.values():
             await until(lambda each=each: each.response)
-        await until(lambda: sum(len(group.watchers) for group in app.watch._groups.values()) == len(app.watch.watchers))
+        await until(lambda: sum(len(group.watchers) for group in app.watch.groups) == len(app.watch.watchers))
         return found
 
     yield tails

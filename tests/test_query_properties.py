@@ -1,4 +1,4 @@
-"""What a query selects on the real server, what Query.matches says, and what a small evaluator here says, agree.
+"""What a query selects on the real server, what Query.matches and Crowd say, and a small evaluator here, agree.
 
 The evaluator knows nothing of the translation: a query is made together with a plain Python function that says of a
 document whether it should be found.
@@ -17,7 +17,8 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tornado_logsrv.query import QueryError, moment, parse
+from tornado_logsrv.query import QueryError, Sight, moment, parse
+from tornado_logsrv.query.crowd import Crowd
 from tornado_logsrv.query.patterns import number_between
 from tornado_logsrv.query.regexes import RegexError, translate
 
@@ -488,6 +489,10 @@ def test_server_live_tail_and_evaluator_agree(logs: Any, stored: list[Document],
     logs.delete_many({})
     logs.insert_many(stored)
     decoded = list(logs.find({}))
+    crowd: Crowd[str] = Crowd()
+    for text in {each.text for each in asked}:
+        crowd.add(text, parse(text))
+    selected = {document["_id"]: crowd.selecting(Sight(document, NOW)) for document in decoded}
     for text, selects in asked:
         query = parse(text)
         found = {d["_id"] for d in logs.find(query.filter(NOW))}
@@ -496,10 +501,34 @@ def test_server_live_tail_and_evaluator_agree(logs: Any, stored: list[Document],
             told = (
                 selects(document),
                 query.matches(document, NOW),
+                text in selected[document["_id"]],
                 document["_id"] in found,
                 document["_id"] in listed,
             )
             assert len(set(told)) == 1, (text, document, query.filter(NOW), told)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(
+    st.lists(documents(), min_size=1, max_size=8),
+    st.lists(queries.map(lambda asked: asked.text), min_size=1, max_size=30, unique=True),
+    st.data(),
+)
+def test_many_queries_at_once_select_what_each_alone_does(
+    found: list[Document], texts: list[str], draws: st.DataObject
+) -> None:
+    """While some of them come and go."""
+    crowd: Crowd[str] = Crowd()
+    asked: set[str] = set()
+    for document in found:
+        for text in draws.draw(st.lists(st.sampled_from(texts), unique=True)):
+            if text in asked:
+                crowd.remove(text)
+            else:
+                crowd.add(text, parse(text))
+            asked ^= {text}
+        selected = crowd.selecting(Sight(document, NOW))
+        assert sorted(selected) == sorted(text for text in asked if parse(text).matches(document, NOW))
 
 
 # The parts, each against its definition

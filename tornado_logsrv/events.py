@@ -1,6 +1,6 @@
 """What watchers are sent: records and what becomes of them, as Server-Sent Events (HTML standard, section 9.2)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import bson
@@ -38,10 +38,15 @@ def record_event(document: Document, stored: bool, position: bytes) -> bytes:
 
 def fates(settled: Mapping[bytes, str | None]) -> bytes:
     """The events that tell what became of records: stored or, for a reason, in quarantine; none when there are none."""
-    stored = [record_id.hex() for record_id, reason in settled.items() if reason is None]
+    stored = [record_id for record_id, reason in settled.items() if reason is None]
     refused = [{"id": record_id.hex(), "reason": reason} for record_id, reason in settled.items() if reason is not None]
-    events = [event("stored", {"ids": stored})] if stored else []
-    return b"".join([*events, *(event("quarantined", each) for each in refused)])
+    return b"".join([_stored(stored), *(event("quarantined", each) for each in refused)])
+
+
+def _stored(ids: Sequence[bytes]) -> bytes:
+    # Each group has a list of its own, of what may be thousands: json takes five times as long.
+    listed = '","'.join(map(bytes.hex, ids))
+    return b'event: stored\ndata: {"ids":["%b"]}\n\n' % listed.encode() if ids else b""
 
 
 def missed(count: int | None, position: bytes) -> bytes:

@@ -2,12 +2,14 @@
 
 import collections
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from .watchers import Group
 
 MAX_BYTES = 16 << 20
 MAX_COUNT = 100_000
+#: What it takes to remember of one group that a record was shown to it.
+_SHOWN_BYTES = 8
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -60,6 +62,16 @@ class Recent:
         self._entries[entry.id] = entry
         self._bytes += len(entry.record)
         self._unsettled += not entry.settled
+        self._make_room()
+
+    def show(self, entry: Entry, groups: Sequence[Group]) -> None:
+        """``entry``, which is not settled, has been shown to ``groups``; others may be forgotten for that."""
+        if self._entries.get(entry.id) is entry:
+            entry.groups.extend(groups)
+            self._bytes += _SHOWN_BYTES * len(groups)
+            self._make_room()
+
+    def _make_room(self) -> None:
         while self._bytes > MAX_BYTES or len(self._entries) > MAX_COUNT:
             oldest = next(iter(self._entries.values()))
             if not oldest.told:
@@ -68,15 +80,19 @@ class Recent:
 
     def _forget(self, entry: Entry) -> None:
         del self._entries[entry.id]
-        self._bytes -= len(entry.record)
+        self._bytes -= len(entry.record) + _SHOWN_BYTES * len(entry.groups)
         if not entry.settled:
             self._unsettled -= 1
             self.forgetful = True
 
-    def settle(self, entry: Entry, reason: str | None) -> None:
-        """``entry``, which was not, is stored or, for a ``reason``, in quarantine."""
+    def settle(self, entry: Entry, reason: str | None) -> list[Group]:
+        """``entry``, which was not, is stored or, for a ``reason``, in quarantine; the groups that it was shown to."""
         entry.settle(reason)
         self._unsettled -= 1
+        # Nothing more becomes of it, and many groups take more memory than the record.
+        groups, entry.groups = entry.groups, []
+        self._bytes -= _SHOWN_BYTES * len(groups)
+        return groups
 
     def look_again(self) -> None:
         """What has left is settled by now, when all that is here is: it was older."""

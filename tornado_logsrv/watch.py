@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from . import events, records
+from .groups import Groups
 from .order import FORGET_SECONDS, HOLE, Order
 from .others import Others
 from .places import Place
@@ -60,7 +61,8 @@ class Watch:
         self._queue = queue
         self._clock = clock
         self.others = Others(ids)
-        self._groups: dict[str, Group] = {}
+        #: Those who have come, by what they watch for.
+        self.groups = Groups()
         #: What is at hand for short gaps.
         self.recent = Recent()
         self._untold: collections.deque[Entry] = collections.deque()
@@ -119,7 +121,7 @@ class Watch:
             self._deactivate()
             return
         chunk = events.passed(self.position())
-        for group in self._groups.values():
+        for group in self.groups:
             group.offer(chunk, 0, b"")
 
     def _deactivate(self) -> None:
@@ -156,29 +158,23 @@ class Watch:
         ``second``, of MongoDB's clock: since when he would like to know what other servers have stored.
         """
         self.watchers.add(watcher)
-        self._group(watcher.query).members += 1
+        self.groups.of(watcher.query).members += 1
         self._activate(second)
 
     def join(self, watcher: Watcher) -> None:
         """Show ``watcher`` what has not been told to anybody yet, and all that follows."""
-        self._group(watcher.query).watchers.add(watcher)
+        self.groups.of(watcher.query).watchers.add(watcher)
 
     def go(self, watcher: Watcher) -> None:
         """``watcher`` has gone."""
         if watcher not in self.watchers:
             return
         self.watchers.discard(watcher)
-        group = self._group(watcher.query)
+        group = self.groups.of(watcher.query)
         group.watchers.discard(watcher)
         group.members -= 1
         if not group.members:
-            del self._groups[watcher.query.text]
-
-    def _group(self, query: Wanted) -> Group:
-        group = self._groups.get(query.text)
-        if group is None:
-            group = self._groups[query.text] = Group(query)
-        return group
+            self.groups.remove(group)
 
     # The way of a record
 
@@ -235,14 +231,11 @@ class Watch:
         for settled in self._settling:
             settled[record_id] = reason
         entry = self.recent.get(record_id)
-        if entry is None:
-            every = self._groups.values() if self.recent.forgetful else ()
-            groups = [group for group in every if group.query.sees(record)]
-        elif entry.settled:
-            return
-        else:
-            self.recent.settle(entry, reason)
-            groups = entry.groups
+        groups: Iterable[Group] = ()
+        if entry is not None:
+            groups = () if entry.settled else self.recent.settle(entry, reason)
+        elif self.recent.forgetful:
+            groups = self.groups.seeing([record])
         for group in groups:
             group.settled[record_id] = reason
 
@@ -303,7 +296,7 @@ class Watch:
         while self._untold and (self._clock() < until or self.closed):
             self._tell_one(self._next_untold(), now_ms)
         position = self.position()
-        for group in list(self._groups.values()):
+        for group in self.groups:
             group.send(position)
         loop = asyncio.get_running_loop()
         self._next_at = loop.time() + max(PACE_SECONDS, 2 * (self._clock() - began))
@@ -311,30 +304,35 @@ class Watch:
             self._tell_soon()
 
     def _tell_one(self, entry: Entry, now_ms: int) -> None:
-        if not self._groups:
+        if not self.groups:
             return
         if entry.id == HOLE:
             hole = events.missed(None, self.position())
-            for group in self._groups.values():
+            for group in self.groups:
                 group.add(hole)
             return
         document = events.decode(entry.record)
-        shown = b""
-        for group in self._groups.values():
-            if group.query.matches(document, now_ms):
-                shown = shown or events.record_event(document, entry.stored, self.position())
-                group.add(shown)
-                entry.groups.append(group)
-                if entry.reason is not None:
-                    group.settled[entry.id] = entry.reason
+        groups = self.groups.wanting(document, now_ms)
+        if not groups:
+            return
+        shown = events.record_event(document, entry.stored, self.position())
+        for group in groups:
+            group.add(shown)
+        if not entry.settled:
+            self.recent.show(entry, groups)
+        elif entry.reason is not None:
+            for group in groups:
+                group.settled[entry.id] = entry.reason
 
     def _skip(self) -> None:
         """Records come faster than they can be shown: say so in place of the older half of them."""
         skipped = [self._next_untold() for _ in range(len(self._untold) // 2)]
         position = self.position()
-        for group in list(self._groups.values()):
+        holes = sum(entry.id == HOLE for entry in skipped)
+        seen = self.groups.seeing(entry.record for entry in skipped if entry.id != HOLE)
+        for group in self.groups:
             group.send(position)
-            if count := sum(entry.id == HOLE or group.query.sees(entry.record) for entry in skipped):
+            if count := holes + seen.get(group, 0):
                 group.miss(count, position)
 
     def _next_untold(self) -> Entry:
@@ -350,9 +348,9 @@ class Watch:
         if entry.id not in self.recent:
             entry.told = True
             self.recent.add(entry)
-        group, kept = self._group(query), self.recent.get(entry.id)
+        group, kept = self.groups.of(query), self.recent.get(entry.id)
         if kept is not None and group not in kept.groups:
-            kept.groups.append(group)
+            self.recent.show(kept, [group])
 
     @contextlib.contextmanager
     def settling(self) -> Iterator[dict[bytes, str | None]]:

@@ -107,11 +107,12 @@ class Group:
 
     def send(self, position: bytes) -> None:
         """Send what is to be sent, which ends at ``position``."""
+        if not self.pending and not self.settled:
+            return
         count = self.count
         chunk = b"".join(self.pending) + events.fates(self.settled)
         self.pending, self.count, self.settled = [], 0, {}
-        if chunk:
-            self.offer(chunk, count, position)
+        self.offer(chunk, count, position)
 
     def offer(self, chunk: bytes, count: int, position: bytes) -> None:
         """Send ``chunk`` to every watcher."""

@@ -24,7 +24,7 @@ def tail(app, base_url, http_server):
         return opened[-1]
 
     def handler_replays(watcher):
-        return watcher not in app.watch._groups[watcher.query.text].watchers
+        return watcher not in app.watch.groups.of(watcher.query).watchers
 
     yield tail
     for each in opened:
@@ -208,7 +208,7 @@ async def test_a_watcher_that_has_gone_is_forgotten_at_once(tail, post, app):
     for watcher in watchers:
         watcher.close()
     await until(lambda: not app.watch.watchers)
-    assert app.watch._groups == {}
+    assert len(app.watch.groups) == 0
 
 
 @pytest.mark.gen_test

@@ -57,9 +57,10 @@ from .conditions import Context, Document
 from .moments import moment
 from .nodes import Everything, Node, time_range
 from .reader import Reader
+from .sight import Sight
 from .tokens import Prepared, QueryError, prepare
 
-__all__ = ["Query", "QueryError", "moment", "parse"]
+__all__ = ["Query", "QueryError", "Sight", "moment", "parse"]
 
 _POSITION = re.compile(r"position (\d+)")
 
@@ -69,7 +70,7 @@ class Query:
     """A query that has been read: for MongoDB, and for documents at hand."""
 
     text: str
-    _root: Node
+    root: Node
 
     def filter(self, now_ms: int | None = None, indexed: Collection[str] | None = None) -> Document:
         """The filter for MongoDB; empty when every record is asked for.
@@ -78,15 +79,15 @@ class Query:
         far as that is known: a text in them is sought by all its spellings, each one place of the index; elsewhere
         one pattern is faster.
         """
-        return self._root.filter(Context(_now(now_ms), indexed))
+        return self.root.filter(Context(_now(now_ms), indexed))
 
     def matches(self, document: Mapping[str, Any], now_ms: int | None = None) -> bool:
         """Whether the filter would select ``document``, as bson decodes it."""
-        return self._root.matches(document, Context(_now(now_ms)))
+        return self.root.matches(Sight(document, _now(now_ms)))
 
     def time_range(self, now_ms: int | None = None) -> tuple[int | None, int | None]:
         """[first millisecond, first one behind) that every match's timestamp is in; None is no bound."""
-        return time_range(self._root, _now(now_ms))
+        return time_range(self.root, _now(now_ms))
 
 
 def parse(text: str) -> Query:

@@ -7,17 +7,17 @@ A condition holds for a field that holds an array when it holds for one of its e
 """
 
 import dataclasses
-import datetime
 import functools
+import operator
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
-from decimal import Decimal
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
-from bson import Code, DatetimeMS, Decimal128
+from bson import DatetimeMS
 
 from . import moments, patterns
+from .leaves import MAX_NAMED, Key, Leaves, as_number
 
 Document = dict[str, Any]
 
@@ -26,8 +26,6 @@ Document = dict[str, Any]
 SPELLINGS_UNKNOWN = 32
 SPELLINGS_INDEXED = 1024
 
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_MILLISECOND = datetime.timedelta(milliseconds=1)
 _INFINITY = float("inf")
 #: In an expression: the value that is looked at.
 _IT = "$$this"
@@ -60,29 +58,13 @@ class Condition:
         """An expression over ``$$this``, which is no array."""
 
     @abstractmethod
-    def accepts(self, value: Any, context: Context) -> bool:
-        """Whether ``value``, which is no array, meets it."""
+    def holds(self, leaves: Leaves, context: Context) -> bool:
+        """Whether one of the values meets it, as the matcher decides, or the expression where that is asked."""
 
-    def holds(self, leaves: Sequence[Any], context: Context) -> bool:
-        """Whether one of the values that a path leads to meets it, as the matcher decides."""
-        return any(self.accepts(value, context) for value in spread(leaves))
-
-    def holds_in_expression(self, leaves: Sequence[Any], context: Context) -> bool:
-        """The same as the expression decides."""
-        return any(self.accepts(value, context) for value in spread(leaves))
-
-
-class Positional(list[Any]):
-    """An array that a number in the path has picked out of another: MongoDB does not look into it once more."""
-
-
-def spread(leaves: Sequence[Any]) -> Iterator[Any]:
-    """The values, and in place of those that are arrays their elements."""
-    for leaf in leaves:
-        if not isinstance(leaf, list):
-            yield leaf
-        elif not isinstance(leaf, Positional):
-            yield from leaf
+    @property
+    def keys(self) -> frozenset[Key] | None:
+        """All leaves for which it holds have one of these; None when there are no such."""
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +81,25 @@ class Values(Condition):
         """The same over ``$$this``."""
         return {"$in": [_IT, {"$literal": list(self.values)}]}
 
-    def accepts(self, value: Any, context: Context) -> bool:
-        """Whether ``value`` meets it."""
-        if isinstance(value, bool):
-            return any(value is each for each in self.values)
-        number = as_number(value)
-        return number is not None and any(
-            not isinstance(each, bool) and as_number(each) == number for each in self.values
-        )
+    @functools.cached_property
+    def _numbers(self) -> frozenset[Any]:
+        numbers = (as_number(each) for each in self.values if not isinstance(each, bool))
+        return frozenset(each for each in numbers if each is not None)
+
+    @functools.cached_property
+    def _booleans(self) -> list[bool]:
+        return [each for each in self.values if isinstance(each, bool)]
+
+    def holds(self, leaves: Leaves, context: Context) -> bool:
+        """Whether one of the values meets it."""
+        if not self._numbers.isdisjoint(leaves.numbers):
+            return True
+        return any(value is each for each in self._booleans for value in leaves.values)
+
+    @property
+    def keys(self) -> frozenset[Key] | None:
+        """Whatever meets it has one of these."""
+        return frozenset(Key("named", value) for value in (*self._numbers, *self._booleans))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,11 +117,19 @@ class Text(Condition):
         """The same over ``$$this``."""
         return Pattern(self._pattern()).expression(context)
 
-    def accepts(self, value: Any, context: Context) -> bool:
-        """Whether ``value`` meets it."""
-        if not is_text(value) or len(value) != len(self.text):
+    def holds(self, leaves: Leaves, context: Context) -> bool:
+        """Whether one of the values meets it."""
+        return any(map(self._is, leaves.texts))
+
+    def _is(self, value: str) -> bool:
+        if len(value) != len(self.text):
             return False
         return all(one == other or other in patterns.cases(one) for one, other in zip(self.text, value, strict=True))
+
+    @property
+    def keys(self) -> frozenset[Key] | None:
+        """Whatever meets it has one of these."""
+        return frozenset({Key("named", patterns.fold(self.text))}) if len(self.text) <= MAX_NAMED else None
 
     def _pattern(self) -> str:
         return patterns.whole(self.text)
@@ -136,9 +137,13 @@ class Text(Condition):
 
 @dataclasses.dataclass(frozen=True)
 class Pattern(Condition):
-    """A text in which a pattern of the dialect of patterns.py is found."""
+    """A text in which a pattern of the dialect of patterns.py is found.
+
+    ``word``, folded, is one of the words of each such text; it is empty when there is none for sure.
+    """
 
     pattern: str
+    word: str = ""
 
     def matcher(self, path: str, context: Context) -> list[Document]:
         """Operators, of which one has to hold."""
@@ -150,9 +155,18 @@ class Pattern(Condition):
         # $regexMatch fails on anything but text, so it must not see it.
         return {"$cond": [_has_type("string"), found, False]}
 
-    def accepts(self, value: Any, context: Context) -> bool:
-        """Whether ``value`` meets it."""
-        return is_text(value) and _compiled(self.pattern).search(value) is not None
+    @functools.cached_property
+    def _search(self) -> Callable[[str], re.Match[str] | None]:
+        return _compiled(self.pattern).search
+
+    def holds(self, leaves: Leaves, context: Context) -> bool:
+        """Whether one of the values meets it."""
+        return any(map(self._search, leaves.texts))
+
+    @property
+    def keys(self) -> frozenset[Key] | None:
+        """Whatever meets it has this."""
+        return frozenset({Key("words", self.word)}) if self.word else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,9 +181,14 @@ class Null(Condition):
         """The same over ``$$this``."""
         return _has_type("null")
 
-    def accepts(self, value: Any, context: Context) -> bool:
-        """Whether ``value`` meets it."""
-        return value is None
+    def holds(self, leaves: Leaves, context: Context) -> bool:
+        """Whether one of the values meets it."""
+        return any(value is None for value in leaves.values)
+
+    @property
+    def keys(self) -> frozenset[Key] | None:
+        """Whatever meets it has this."""
+        return frozenset({Key("named", None)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +197,28 @@ class Bound:
 
     value: Any
     included: bool
+
+
+_Test = Callable[[Any], bool]
+_Comparison = Callable[[Any, Any], bool]
+
+
+class _Tests(NamedTuple):
+    """Which of the readings of leaves a range is about, and what is asked of the values there; None is no bound."""
+
+    reading: str
+    above: _Test | None
+    below: _Test | None
+
+
+def _beyond(bound: Bound, without: _Comparison, including: _Comparison) -> _Test:
+    """Whether the bound, in front, compares so with a value."""
+    value = bound.value
+    if isinstance(value, DatetimeMS):
+        value = int(value)
+    elif not isinstance(value, str):
+        value = as_number(value)
+    return functools.partial(including if bound.included else without, value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,32 +248,33 @@ class Between(Condition):
         """The same over ``$$this``."""
         tests = [{operator: [_IT, {"$literal": bound}]} for operator, bound in self._operators().items()]
         # Expressions compare values of different types, and NaN as less than every number: the matcher does neither.
-        sample = (self.low or self.high or Bound(None, False)).value
-        if isinstance(sample, str):
+        if isinstance(self._sample, str):
             return {"$and": [_has_type("string"), *tests]}
-        if isinstance(sample, DatetimeMS):
+        if isinstance(self._sample, DatetimeMS):
             return {"$and": [_has_type("date"), *tests]}
         return {"$and": [{"$isNumber": _IT}, {"$gte": [_IT, -_INFINITY]}, *tests]}
 
-    def accepts(self, value: Any, context: Context) -> bool:
-        """Whether ``value`` meets it."""
-        return self._above(value) and self._below(value)
-
-    def _above(self, value: Any) -> bool:
-        return self.low is None or _compares(value, self.low, lambda one, other: one > other)
-
-    def _below(self, value: Any) -> bool:
-        return self.high is None or _compares(value, self.high, lambda one, other: one < other)
-
-    def holds(self, leaves: Sequence[Any], context: Context) -> bool:
+    def holds(self, leaves: Leaves, context: Context) -> bool:
         """As MongoDB decides it: a path through an array of objects can have other values for either bound."""
-        if self.low is None or self.high is None:
-            return super().holds(leaves, context)
-        if any(self.accepts(each, context) for leaf in leaves if isinstance(leaf, list) for each in leaf):
-            return True
-        if any(isinstance(leaf, list) for leaf in leaves):
-            return False
-        return any(map(self._above, leaves)) and any(map(self._below, leaves))
+        name, above, below = self._tests
+        if above is None or below is None:
+            return any(map(above or below or bool, getattr(leaves, name)))
+        if leaves.by_path and not leaves.arrays:
+            return any(map(above, getattr(leaves, name))) and any(map(below, getattr(leaves, name)))
+        values = getattr(leaves.elements if leaves.by_path else leaves, name)
+        return any(above(value) and below(value) for value in values)
+
+    @functools.cached_property
+    def _tests(self) -> _Tests:
+        above = None if self.low is None else _beyond(self.low, operator.lt, operator.le)
+        below = None if self.high is None else _beyond(self.high, operator.gt, operator.ge)
+        if isinstance(self._sample, str):
+            return _Tests("texts", above, below)
+        return _Tests("dates" if isinstance(self._sample, DatetimeMS) else "numbers", above, below)
+
+    @property
+    def _sample(self) -> Any:
+        return (self.low or self.high or Bound(None, False)).value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,11 +294,11 @@ class Dates(Condition):
         return low, high
 
     def _between(self, context: Context) -> Between:
-        low, high = self.range(context.now_ms)
-        return Between(
-            None if low is None else Bound(DatetimeMS(low), True),
-            None if high is None else Bound(DatetimeMS(high), False),
-        )
+        return _between(self, context.now_ms if self._is_relative else 0)
+
+    @functools.cached_property
+    def _is_relative(self) -> bool:
+        return any(moments.is_relative(bound[0]) for bound in (self.low, self.high) if bound is not None)
 
     def matcher(self, path: str, context: Context) -> list[Document]:
         """Operators, of which one has to hold."""
@@ -266,13 +308,19 @@ class Dates(Condition):
         """The same over ``$$this``."""
         return self._between(context).expression(context)
 
-    def accepts(self, value: Any, context: Context) -> bool:
-        """Whether ``value`` meets it."""
-        return self._between(context).accepts(value, context)
-
-    def holds(self, leaves: Sequence[Any], context: Context) -> bool:
+    def holds(self, leaves: Leaves, context: Context) -> bool:
         """Whether one of the values meets it."""
         return self._between(context).holds(leaves, context)
+
+
+# Of the same moment, many records are asked.
+@functools.lru_cache(maxsize=1024)
+def _between(dates: Dates, now_ms: int) -> Between:
+    low, high = dates.range(now_ms)
+    return Between(
+        None if low is None else Bound(DatetimeMS(low), True),
+        None if high is None else Bound(DatetimeMS(high), False),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,17 +335,9 @@ class Present(Condition):
         """The same over ``$$this``."""
         return {"$ne": [{"$type": _IT}, "missing"]}
 
-    def accepts(self, value: Any, context: Context) -> bool:
-        """Whether ``value`` meets it."""
-        return True
-
-    def holds(self, leaves: Sequence[Any], context: Context) -> bool:
-        """Whether one of the values meets it."""
-        return bool(leaves)
-
-    def holds_in_expression(self, leaves: Sequence[Any], context: Context) -> bool:
-        """Whether one of the values meets it, in an expression."""
-        return bool(leaves)
+    def holds(self, leaves: Leaves, context: Context) -> bool:
+        """Whether there is a value."""
+        return bool(leaves.found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,9 +354,14 @@ class Same(Condition):
         """The same over ``$$this``."""
         return {"$eq": [_IT, {"$literal": self.value}]}
 
-    def accepts(self, value: Any, context: Context) -> bool:
-        """Whether ``value`` meets it."""
-        return bool(value == self.value)
+    def holds(self, leaves: Leaves, context: Context) -> bool:
+        """Whether one of the values meets it."""
+        return self.value in leaves.values
+
+    @property
+    def keys(self) -> frozenset[Key] | None:
+        """Whatever meets it has this."""
+        return frozenset({Key("named", self.value)})
 
 
 #: Fields of a record that never hold an array.
@@ -324,41 +369,6 @@ SCALARS = frozenset({"_id", "message", "source", "timestamp"})
 
 
 _compiled = functools.lru_cache(maxsize=2048)(re.compile)
-
-
-def is_text(value: Any) -> bool:
-    """Whether ``value`` is a text to MongoDB (bson.Code is a str in Python, and none to MongoDB)."""
-    return isinstance(value, str) and not isinstance(value, Code)
-
-
-def as_number(value: Any) -> int | float | Decimal | None:
-    """A number that compares exactly with others; None for NaN, for booleans and for all else."""
-    if isinstance(value, Decimal128):
-        value = value.to_decimal()
-        return None if value.is_nan() else value
-    if isinstance(value, int | float) and not isinstance(value, bool | DatetimeMS):
-        return value if value == value else None
-    return None
-
-
-def as_milliseconds(value: Any) -> int | None:
-    """A date in milliseconds since 1970; None for what is none."""
-    if isinstance(value, DatetimeMS):
-        return int(value)
-    if isinstance(value, datetime.datetime):
-        # bson gives dates without a zone where it is not asked for one; they are UTC.
-        aware = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
-        return (aware - _EPOCH) // _MILLISECOND
-    return None
-
-
-def _compares(value: Any, bound: Bound, beyond: Callable[[Any, Any], bool]) -> bool:
-    for read in (as_number, as_milliseconds, lambda text: text if is_text(text) else None):
-        limit = read(bound.value)
-        if limit is not None:
-            found = read(value)
-            return found is not None and ((bound.included and found == limit) or beyond(found, limit))
-    return False
 
 
 def _has_type(name: str) -> Document:

@@ -10,7 +10,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .conditions import Condition, Context, Document, Positional, Present, spread
+from .conditions import Condition, Context, Document, Present
+from .leaves import Leaves, Positional, spread
 
 #: Keys that hold text by convention: there a word is looked for within the text.
 TEXT_KEYS = frozenset({"message", "msg", "log", "event", "error"})
@@ -38,13 +39,15 @@ class Field:
         """Whether it holds text by convention."""
         return self.name == "data" or self.name.rpartition(".")[2] in TEXT_KEYS
 
-    def leaves(self, document: Mapping[str, Any]) -> Sequence[Any]:
-        """What MongoDB finds at the path."""
-        return [] if self.path is None else _follow_path(document, self.path.split("."))
+    def __hash__(self) -> int:
+        # The rest is made of the name.
+        return hash(self.name)
 
-    def literal_leaves(self, document: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """What stands at the end of each of the other ways."""
-        return [_follow_keys(document.get("data"), keys) for keys in self.keys]
+    def leaves(self, document: Mapping[str, Any]) -> list[Leaves]:
+        """What MongoDB finds at the path, and what is at the end of each other way; no way that ends nowhere."""
+        ways = [] if self.path is None else [Leaves(_follow_path(document, self.path.split(".")), by_path=True)]
+        ways += [Leaves(_follow_keys(document.get("data"), keys), by_path=False) for keys in self.keys]
+        return [way for way in ways if way.found]
 
     def expression(self, conditions: Sequence[Condition], context: Context) -> Document:
         """One of ``conditions`` holds at the end of one of the other ways."""

@@ -6,11 +6,13 @@ SecantusDB uses no index for a filter that has $and or $or at its top.
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .conditions import Condition, Context, Dates, Document
 from .fields import Field
+from .leaves import Key
+from .sight import Sight
 
 _NOTHING: Document = {"_id": {"$in": []}}
 
@@ -23,8 +25,8 @@ class Node:
         """The filter for MongoDB."""
 
     @abstractmethod
-    def matches(self, document: Mapping[str, Any], context: Context) -> bool:
-        """Whether ``document`` is one of those the filter selects."""
+    def matches(self, sight: Sight) -> bool:
+        """Whether the document is one of those the filter selects."""
 
     def negated(self, context: Context) -> Document:
         """The filter for all others."""
@@ -38,8 +40,8 @@ class Everything(Node):
         """The filter for MongoDB."""
         return {}
 
-    def matches(self, document: Mapping[str, Any], context: Context) -> bool:
-        """Whether ``document`` is selected."""
+    def matches(self, sight: Sight) -> bool:
+        """Whether the document is selected."""
         return True
 
     def negated(self, context: Context) -> Document:
@@ -71,16 +73,19 @@ class Leaf(Node):
         """The filter for all others."""
         return _all(map(_negated, self._alternatives(context)))
 
-    def matches(self, document: Mapping[str, Any], context: Context) -> bool:
-        """Whether ``document`` is selected."""
-        leaves = self.field.leaves(document)
-        if any(condition.holds(leaves, context) for condition in self.conditions):
-            return True
-        return any(
-            condition.holds_in_expression(leaves, context)
-            for leaves in self.field.literal_leaves(document)
-            for condition in self.conditions
-        )
+    @property
+    def keys(self) -> frozenset[Key] | None:
+        """Of every document that is selected, the leaves have one of these; None: there are no such."""
+        found = [condition.keys for condition in self.conditions]
+        return None if None in found else frozenset(key for keys in found for key in keys or ())
+
+    def matches(self, sight: Sight) -> bool:
+        """Whether the document is selected."""
+        for leaves in sight.at(self.field):
+            for condition in self.conditions:
+                if condition.holds(leaves, sight.context):
+                    return True
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +104,9 @@ class And(Node):
         """The filter for MongoDB."""
         return _all(node.filter(context) for node in self.nodes)
 
-    def matches(self, document: Mapping[str, Any], context: Context) -> bool:
-        """Whether ``document`` is selected."""
-        return all(node.matches(document, context) for node in self.nodes)
+    def matches(self, sight: Sight) -> bool:
+        """Whether the document is selected."""
+        return all(node.matches(sight) for node in self.nodes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,9 +135,9 @@ class Or(Node):
         """The filter for all others."""
         return _all(node.negated(context) for node in self.nodes)
 
-    def matches(self, document: Mapping[str, Any], context: Context) -> bool:
-        """Whether ``document`` is selected."""
-        return any(node.matches(document, context) for node in self.nodes)
+    def matches(self, sight: Sight) -> bool:
+        """Whether the document is selected."""
+        return any(node.matches(sight) for node in self.nodes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,9 +154,9 @@ class Not(Node):
         """The filter for all others."""
         return self.node.filter(context)
 
-    def matches(self, document: Mapping[str, Any], context: Context) -> bool:
-        """Whether ``document`` is selected."""
-        return not self.node.matches(document, context)
+    def matches(self, sight: Sight) -> bool:
+        """Whether the document is selected."""
+        return not self.node.matches(sight)
 
 
 def time_range(node: Node, now_ms: int) -> tuple[int | None, int | None]:

@@ -14,6 +14,8 @@ from decimal import Decimal
 
 #: SecantusDB refuses a longer pattern; MongoDB takes 32,764 bytes.
 MAX_PATTERN = 1000
+#: Characters whose folded form is kept.
+_FOLDS_KEPT = 10_000
 #: How far `*` reaches within a word.
 WORD_REACH = 100
 
@@ -27,6 +29,7 @@ _SPACE, _NO_SPACE = f"[{_SPACES}]", f"[^{_SPACES}]"
 # has no edges that a character could show: there it is found wherever it stands.
 _WORD_RANGES = "0-9A-Za-z_\u00aa\u00b5\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u0dff\u10a0-\u177f\u1800-\u1fff"
 _IS_WORD = re.compile(f"[{_WORD_RANGES}]")
+_WORDS = re.compile(f"[{_WORD_RANGES}]+")
 _NOT_IN_WORD = f"(?<![{_WORD_RANGES}]{_ANY})"
 _NOT_BEFORE_WORD = f"(?![{_WORD_RANGES}])"
 
@@ -51,6 +54,33 @@ def cases(character: str) -> str:
     """``character`` in all its cases, itself first."""
     found = (character, character.lower(), character.upper())
     return "".join(dict.fromkeys(case for case in found if len(case) == 1))
+
+
+class _Folds(dict[int, str]):
+    """The folded form of each character, by its number; those asked for first are kept."""
+
+    def __missing__(self, number: int) -> str:
+        character = chr(number)
+        upper = _one_or(character.upper(), character)
+        folded = _one_or(upper.lower(), upper)
+        if len(self) < _FOLDS_KEPT:
+            self[number] = folded
+        return folded
+
+
+_FOLDS = _Folds()
+
+
+def _one_or(character: str, otherwise: str) -> str:
+    return character if len(character) == 1 else otherwise
+
+
+def fold(text: str) -> str:
+    """What ``text`` has in common with every text that is this one but for the case, as ``cases`` has it.
+
+    Some others have it, too: where ``cases`` goes one way only, as from the long s to S.
+    """
+    return text.lower() if text.isascii() else text.translate(_FOLDS)
 
 
 def spellings(text: str, most: int) -> list[str] | None:
@@ -80,6 +110,30 @@ def words(parts: Parts) -> str:
         pieces[0] = first + _NOT_IN_WORD + pieces[0].removeprefix(first)
     after = _NOT_BEFORE_WORD if _is_word(parts[-1]) else ""
     return _checked(_chain(pieces, f"{_NO_SPACE}{{0,{WORD_REACH}}}?", after))
+
+
+def word_of(parts: Parts) -> str:
+    """The longest of the ``folded_words`` that every text has in which ``words`` finds ``parts``; empty without one."""
+    found: list[list[str]] = [[]]
+    usable = [True]
+    for part in parts:
+        if _is_word(part):
+            found[-1].append(str(part))
+            usable[-1] = usable[-1] and all(map(_is_word, cases(str(part))))
+        else:
+            # What stands here has to be no part of the word in any text.
+            parts_words = isinstance(part, str) and not any(map(_is_word, cases(part)))
+            usable[-1] = usable[-1] and parts_words
+            found.append([])
+            usable.append(parts_words)
+    return fold(max(("".join(run) for run, good in zip(found, usable, strict=True) if good), key=len, default=""))
+
+
+def folded_words(text: str) -> list[str]:
+    """The words in ``text``, folded: all runs of letters, digits and _ of scripts that part words by spaces."""
+    if text.isascii():
+        return _WORDS.findall(text.lower())
+    return [fold(word) for word in _WORDS.findall(text)]
 
 
 def whole(parts: Parts) -> str:

@@ -117,12 +117,15 @@ class Reader:
         if name is None:
             if not _text(parts).strip():
                 raise self._error(item, "nothing to look for between the quotes")
-            return self._anywhere_or(None, Pattern(self._checked(item, lambda: patterns.words(parts))), item)
+            return self._anywhere_or(None, self._words(item, parts), item)
         if any(isinstance(part, Wildcard) for part in parts):
-            in_text = name.is_text
-            pattern = self._checked(item, lambda: patterns.words(parts) if in_text else patterns.whole(parts))
-            return self._anywhere_or(name, Pattern(pattern), item)
+            if name.is_text:
+                return self._anywhere_or(name, self._words(item, parts), item)
+            return self._anywhere_or(name, Pattern(self._checked(item, lambda: patterns.whole(parts))), item)
         return Leaf(name, self._checked(item, lambda: equal_to(name, _text(parts))))
+
+    def _words(self, item: tree.Item, parts: Parts) -> Pattern:
+        return Pattern(self._checked(item, lambda: patterns.words(parts)), patterns.word_of(parts))
 
     def _value(self, item: tree.Term) -> Parts:
         """The characters and wildcards of a word or phrase."""

@@ -29,7 +29,7 @@ def equal_to(name: Field, text: str) -> tuple[Condition, ...]:
         moments.check(text)
         return (Dates((text, True), (text, True)),)
     if name.is_text and text.strip():
-        in_text: Condition = Pattern(patterns.words(text))
+        in_text: Condition = Pattern(patterns.words(text), patterns.word_of(text))
     else:
         # What becomes too long as a pattern is refused now, not when it is needed.
         patterns.whole(text)

@@ -1,0 +1,188 @@
+"""Many queries, and which of them select a document: at less than the cost of asking each.
+
+    document → its fields → the values and words there → conditions that may hold → queries that may select it
+
+A condition that can hold only where there is a certain value or word (``level:error``, ``timeout``) is kept under it,
+and holds for no document without it, which is not even looked at. A query that needs one of such conditions
+(``user:(a OR b) took:>5``) is asked when one of them is met; the others (``took:>5``) are asked of every document. What
+several ask is looked at once: a field that they name, and a condition that they have in common.
+"""
+
+import dataclasses
+from collections.abc import Callable, Hashable, Iterator
+from typing import Generic, TypeVar
+
+from . import Query
+from .fields import Field
+from .nodes import And, Leaf, Node, Not, Or
+from .sight import Sight
+
+K = TypeVar("K", bound=Hashable)
+_Test = Callable[[Sight], bool]
+
+
+@dataclasses.dataclass(eq=False)
+class _Asked(Generic[K]):
+    """One query: what it is of, what decides it, and its conditions."""
+
+    of: K
+    test: _Test
+    leaves: "list[_Shared[K]]"
+    #: One of these holds for whatever it selects; None: there may be none.
+    needs: "frozenset[_Shared[K]] | None"
+
+
+class _Shared(Generic[K]):
+    """A condition that queries have in common: decided once for a document."""
+
+    def __init__(self, leaf: Leaf) -> None:
+        self.leaf = leaf
+        self.keys = leaf.keys
+        #: How many queries have it, and those of them that are asked when it may hold.
+        self.uses = 0
+        self.opens: dict[_Asked[K], None] = {}
+        #: The document that has one of the keys.
+        self.met: Sight | None = None
+        self._sight: Sight | None = None
+        self._held = False
+
+    def matches(self, sight: Sight) -> bool:
+        """Whether it holds."""
+        if self.keys is not None and self.met is not sight:
+            return False
+        if self._sight is not sight:
+            self._sight, self._held = sight, self.leaf.matches(sight)
+        return self._held
+
+
+class Crowd(Generic[K]):
+    """Queries, each of something that wants to know of the documents it selects."""
+
+    def __init__(self) -> None:
+        self._asked: dict[K, _Asked[K]] = {}
+        self._always: dict[_Asked[K], None] = {}
+        #: By what a condition says of itself: a Decimal128 in it has no hash.
+        self._shared: dict[str, _Shared[K]] = {}
+        self._index: dict[tuple[Field, str], dict[Hashable, dict[_Shared[K], None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._asked)
+
+    # Who asks
+
+    def add(self, of: K, query: Query) -> None:
+        """Ask ``query``, for ``of``, which asks nothing else."""
+        leaves: list[_Shared[K]] = []
+        test = self._test(query.root, leaves)
+        asked = self._asked[of] = _Asked(of, test, leaves, self._needs(query.root))
+        for door in self._doors(asked):
+            door[asked] = None
+
+    def remove(self, of: K) -> None:
+        """Ask no more for ``of``."""
+        asked = self._asked.pop(of)
+        for door in self._doors(asked):
+            del door[asked]
+        for shared in asked.leaves:
+            self._leave(shared)
+
+    def _doors(self, asked: _Asked[K]) -> list[dict[_Asked[K], None]]:
+        return [self._always] if asked.needs is None else [shared.opens for shared in asked.needs]
+
+    def _share(self, leaf: Leaf) -> _Shared[K]:
+        shared = self._shared.get(repr(leaf))
+        if shared is None:
+            shared = self._shared[repr(leaf)] = _Shared(leaf)
+            for reading, value in shared.keys or ():
+                self._index.setdefault((leaf.field, reading), {}).setdefault(value, {})[shared] = None
+        shared.uses += 1
+        return shared
+
+    def _leave(self, shared: _Shared[K]) -> None:
+        shared.uses -= 1
+        if shared.uses:
+            return
+        del self._shared[repr(shared.leaf)]
+        for reading, value in shared.keys or ():
+            self._unlist(shared, reading, value)
+
+    def _unlist(self, shared: _Shared[K], reading: str, value: Hashable) -> None:
+        values = self._index[shared.leaf.field, reading]
+        del values[value][shared]
+        if not values[value]:
+            del values[value]
+        if not values:
+            del self._index[shared.leaf.field, reading]
+
+    # What is asked
+
+    def selecting(self, sight: Sight) -> list[K]:
+        """Whose queries select the document."""
+        return [asked.of for asked in self._meet(sight) if asked.test(sight)]
+
+    def _meet(self, sight: Sight) -> dict[_Asked[K], None]:
+        """Those that may select it."""
+        found = dict(self._always)
+        for (field, reading), values in self._index.items():
+            for leaves in sight.at(field):
+                there = getattr(leaves, reading)
+                for value in values if there is None else there & values.keys():
+                    for shared in values[value]:
+                        shared.met = sight
+                        found |= shared.opens
+        return found
+
+    # What decides a query
+
+    def _test(self, node: Node, leaves: list[_Shared[K]]) -> _Test:
+        """What decides ``node``; its conditions are added to ``leaves``."""
+        if isinstance(node, Leaf):
+            leaves.append(self._share(node))
+            return leaves[-1].matches
+        if isinstance(node, Not):
+            negated = self._test(node.node, leaves)
+            return lambda sight: not negated(sight)
+        if not isinstance(node, And | Or):
+            return node.matches
+        tests = [self._test(each, leaves) for each in node.nodes]
+        return _all(tests) if isinstance(node, And) else _any(tests)
+
+    def _needs(self, node: Node) -> frozenset[_Shared[K]] | None:
+        """One of these holds for every document that ``node`` selects; None: there may be none."""
+        if isinstance(node, Leaf):
+            shared = self._shared[repr(node)]
+            return None if shared.keys is None else frozenset({shared})
+        if isinstance(node, And):
+            found = [needs for each in node.nodes if (needs := self._needs(each)) is not None]
+            # The one that the fewest have: where all ask for one level and each for another user, it is the user.
+            return min(found, key=lambda needs: max(len(shared.opens) for shared in needs), default=None)
+        if isinstance(node, Or):
+            every = [self._needs(each) for each in node.nodes]
+            return None if None in every else frozenset(shared for needs in every for shared in needs or ())
+        return None
+
+
+# Loops: all() and any() of a generator take twice as long, of which there are many.
+
+
+def _all(tests: list[_Test]) -> _Test:
+    def test(sight: Sight) -> bool:
+        for each in tests:  # noqa: SIM110
+            if not each(sight):
+                return False
+        return True
+
+    return test
+
+
+def _any(tests: list[_Test]) -> _Test:
+    def test(sight: Sight) -> bool:
+        for each in tests:  # noqa: SIM110
+            if each(sight):
+                return True
+        return False
+
+    return test
