@@ -1,4 +1,4 @@
-"""Two servers as people run them, on one MongoDB that has change streams, and a watcher that outlives them."""
+"""Two servers as people run them, on one MongoDB that has change streams, and watchers that outlive them."""
 
 import contextlib
 import signal
@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import Servers
 from tests.process import eventually, running
 from tests.tails import Tail
+from tornado_logsrv import auth
 
 
 @pytest.fixture
@@ -23,8 +24,9 @@ def cluster(tmp_path):
 def server(cluster, tmp_path):
     """``server(name)``: that server, in the block; started again, it goes on on its data."""
 
-    def server(name):
+    def server(name, *more):
         return running(
+            *more,
             f"--mongo_url={cluster.mongo_url}",
             f"--redis_url={cluster.redis_url}",
             f"--data_dir={tmp_path / name}",
@@ -37,13 +39,13 @@ def server(cluster, tmp_path):
     return server
 
 
-def post(server, count=1):
-    return [server.post("/add-job?ack=stored", b'{"n":%d}' % n)["id"] for n in range(count)]
+def post(server, count=1, **headers):
+    return [server.post("/add-job?ack=stored", b'{"n":%d}' % n, **headers)["id"] for n in range(count)]
 
 
 @contextlib.contextmanager
-def watching(server, last_id=""):
-    tail = Tail(server.url, last_id=last_id)
+def watching(server, last_id="", **headers):
+    tail = Tail(server.url, last_id=last_id, headers=headers)
     try:
         assert tail.head.status == 200
         yield tail
@@ -78,3 +80,69 @@ def test_a_watcher_sees_both_servers_over_a_kill_of_each_and_of_mongodb(server, 
             new = post(b)
             eventually(lambda: {*meanwhile, *new} <= set(third.ids), "the other server has what was missed")
             assert len(third.ids) == len(set(third.ids))
+
+
+#: By the names of their tokens.
+TENANTS = {"all": "", "acme": "acme", "beta": "beta"}
+
+
+@pytest.fixture
+def bearers(tmp_path):
+    """What each sends to be known; ``--tokens_file`` is ``tokens.toml``."""
+    secrets = {name: auth.new_secret() for name in TENANTS}
+    entries = [
+        f'[[token]]\nname = "{name}"\nsha256 = "{auth.digest_of(secret)}"\nscopes = ["write", "read"]\n'
+        + (f'tenant = "{TENANTS[name]}"\n' if TENANTS[name] else "")
+        for name, secret in secrets.items()
+    ]
+    (tmp_path / "tokens.toml").write_text("".join(entries))
+    return {name: {"Authorization": f"Bearer {secret}"} for name, secret in secrets.items()}
+
+
+def test_a_tenant_sees_its_own_records_on_both_servers_and_nobody_elses(server, cluster, bearers, tmp_path):
+    tokens = f"--tokens_file={tmp_path / 'tokens.toml'}"
+    with server("b", tokens) as b:
+        posted = {name: [] for name in TENANTS}
+
+        def post_all(to, count=1):
+            for name, bearer in bearers.items():
+                posted[name] += post(to, count, **bearer)
+
+        with server("a", tokens) as a, contextlib.ExitStack() as stack:
+            first = {name: stack.enter_context(watching(a, **bearer)) for name, bearer in bearers.items()}
+            post_all(a)
+            eventually(
+                lambda: post_all(b) or all(len(tail.ids) > 2 for tail in first.values()), "the others' are shown"
+            )
+            cluster.kill(cluster.mongo)
+            cluster.start(cluster.mongo)
+            post_all(b, 3)
+            for name, tail in first.items():
+                eventually(lambda name=name, tail=tail: {*posted[name]} == {*tail.ids}, f"all of {name}'s is shown")
+                assert len(tail.ids) == len(posted[name])
+            a.stop(signal.SIGKILL)
+        seen, last_ids = {name: len(posted[name]) for name in TENANTS}, {name: first[name].last_id for name in TENANTS}
+        post_all(b, 5)
+        with server("a", tokens) as a, contextlib.ExitStack() as stack:
+            # Back at the one that was killed: each record once.
+            second = {
+                name: stack.enter_context(watching(a, last_ids[name], **bearer)) for name, bearer in bearers.items()
+            }
+            post_all(b)
+            for name, tail in second.items():
+                new = posted[name][seen[name] :]
+                eventually(lambda tail=tail, new=new: len(tail.ids) >= len(new), f"what {name} missed is shown")
+                assert (tail.ids, tail.of("missed")) == (new, [])
+            last_ids = {name: tail.last_id for name, tail in second.items()}
+        seen = {name: len(posted[name]) for name in TENANTS}
+        post_all(b, 3)
+        with contextlib.ExitStack() as stack:
+            # And at the other, where nobody has watched: none is missing, and none is another's.
+            third = {
+                name: stack.enter_context(watching(b, last_ids[name], **bearer)) for name, bearer in bearers.items()
+            }
+            for name, tail in third.items():
+                new = posted[name][seen[name] :]
+                eventually(lambda tail=tail, new=new: {*new} <= {*tail.ids}, f"the other server has what {name} missed")
+                assert {*tail.ids} <= {*posted[name]}
+                assert len(tail.ids) == len(set(tail.ids))

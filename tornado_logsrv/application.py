@@ -69,7 +69,7 @@ class LogApplication(tornado.web.Application):
         self.ids = Ids()
         self.new_ids = NewIds(self.ids)
         self.watch = Watch(Order(Path(options.data_dir)), self.queue, self.ids)
-        self.feed = Feed(lambda place: self.store.changes.batches(place), self.watch)
+        self.feed = Feed(lambda place: self.store.changes.batches(place, lambda: self.gate.tenants), self.watch)
         self.watch.on_active, self.watch.on_idle = self.feed.start, self.feed.end
         self.backup.on_recovered = self._recovered
         self.writer.on_settled = self.backup.trim

@@ -96,7 +96,7 @@ class Feed:
                     raise ChangesLost(f"more is stored than can be shown, {batch.behind} seconds behind")
                 began = self._clock()
                 self._place = batch.place
-                self._watch.find(batch.records, batch.place, batch.whole)
+                self._watch.find(batch)
                 await self._rest(self._clock() - began)
 
     async def _rest(self, seconds: float) -> None:

@@ -26,6 +26,8 @@ class Others:
         self.follows: bool | None = None
         #: All that they had stored by then, in milliseconds of MongoDB's clock, is in the order.
         self.seen_ms = 0
+        #: Whose records MongoDB tells of, beside those of nobody; None: it has not told yet.
+        self._tenants: frozenset[str] | None = None
         self._known = asyncio.Event()
         self._hearing: list[list[asyncio.Event]] = [[], []]
         self._all_read_back = False
@@ -41,9 +43,20 @@ class Others:
 
     def end(self) -> None:
         """The order is forgotten."""
-        self.follows = None
+        self.follows = self._tenants = None
         self._known.clear()
         self._moments.clear()
+
+    def follow(self, tenants: frozenset[str]) -> None:
+        """What MongoDB tells from here on are also the records of these ``tenants``."""
+        if self._tenants is not None and tenants - self._tenants:
+            # What these have stored before does not stand in the order.
+            self._moments.clear()
+        self._tenants = tenants
+
+    def covers(self, tenant: str) -> bool:
+        """Whether MongoDB tells of this tenant's records."""
+        return not tenant or tenant in (self._tenants or ())
 
     def news(self, stored: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Those of the records that MongoDB tells of that are not in the order."""

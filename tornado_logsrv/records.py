@@ -258,6 +258,13 @@ def tenant_of(record: bytes) -> str:
     return _text_at(record, 21 + len(_TENANT)) if record.startswith(_TENANT, 21) else ""
 
 
+def is_of(document: bytes, tenant: str) -> bool:
+    """Whether a document, be it a record or not, is the tenant's; nobody's where ``tenant`` is empty."""
+    if tenant:
+        return document.startswith(_text_element("tenant", tenant), 21)
+    return not document.startswith(_TENANT, 21)
+
+
 def source_of(record: bytes) -> str:
     """What a record is from."""
     at = _after_tenant(record)

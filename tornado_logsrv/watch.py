@@ -30,10 +30,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from . import events, records
+from .changes import Batch
 from .groups import Groups
 from .order import FORGET_SECONDS, HOLE, Order
 from .others import Others
-from .places import Place
 from .queues import RecordQueue
 from .recent import Entry, Recent
 from .records import Clock, Ids
@@ -241,18 +241,16 @@ class Watch:
 
     # What other servers store
 
-    def find(self, stored: Iterable[tuple[bytes, bytes]], place: Place, whole: bool) -> None:
-        """MongoDB tells of these, ids and documents, by whomever they are; all before ``place`` has been told.
-
-        ``whole``: it knew of no more when it was asked.
-        """
+    def find(self, batch: Batch) -> None:
+        """MongoDB tells of these records, by whomever they are; all before the batch's place has been told."""
         if not self.active:
             return
         if self._blind:
             self.lose()
-        self._enter(self.others.news(stored), stored=True)
-        self.others.seen(place, whole, self.unsettled_from())
-        self.order.place = place
+        self.others.follow(batch.tenants)
+        self._enter(self.others.news(batch.records), stored=True)
+        self.others.seen(batch.place, batch.whole, self.unsettled_from())
+        self.order.place = batch.place
         if self._clock() - self._kept_at >= KEEP_SECONDS:
             self.order.keep_place()
             self._kept_at = self._clock()

@@ -64,9 +64,9 @@ class Replay:
         # What is stored while it is not followed yet would fall between the two.
         while not await self._watch.others.known(_LOOK_AGAIN_SECONDS):
             await self._send(events.NOTHING)
-        # MongoDB does not tell what others store of a tenant's records.
-        second = None if self._query.binding.tenant else start.second
-        covered = None if second is None else self._watch.others.number_at(second)
+        others, covered = self._watch.others, None
+        if start.second is not None and others.covers(self._query.binding.tenant):
+            covered = others.number_at(start.second)
         if covered is not None:
             return min(covered, start.number)
         await self._show_stored(low, start.after, start.number)
