@@ -31,9 +31,10 @@ class Scale:
     #: The deep page: that of one record each where few are stored, of 100 where many are; both are the last page.
     page: int
     page_requests: int
-    #: Records that are written with indexes in one round; those that are searched.
+    #: Records that are written with indexes in one round; those that are searched; rows that are scrolled on the page.
     indexed: int
     searched: int
+    scrolled: int
 
 
 FULL = Scale(
@@ -54,6 +55,7 @@ FULL = Scale(
     page_requests=40,
     indexed=20_000,
     searched=1_000_000,
+    scrolled=10_000,
 )
 QUICK = Scale(
     rounds=1,
@@ -73,4 +75,5 @@ QUICK = Scale(
     page_requests=5,
     indexed=1_000,
     searched=3_000,
+    scrolled=200,
 )

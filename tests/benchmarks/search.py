@@ -1,4 +1,7 @@
-"""GET /logs with q and GET /logs/histogram over many stored records, beside the bare motor calls that do the same."""
+"""GET /logs with q, GET /logs/histogram and the web page over many stored records.
+
+The answers stand beside the bare motor calls that do the same.
+"""
 
 import asyncio
 import statistics
@@ -14,7 +17,7 @@ from tornado_logsrv import indexes, records
 from tornado_logsrv.readers import paging
 from tornado_logsrv.store import RecordStore
 
-from . import bars, samples
+from . import bars, browsed, samples
 from .rows import Row, alone, compared
 from .scale import Scale
 from .servers import Backing, LogServer, backing
@@ -31,7 +34,7 @@ _ADDED = ("data.level", "data.service", "data.user")
 
 
 def measure(scale: Scale) -> list[Row]:
-    """Rows: first pages of a frequent and of a rare value, the histogram, and what each index costs."""
+    """Rows: first pages of a frequent and of a rare value, the histogram, the web page, and what each index costs."""
     with backing() as servers:
         return [*_cost(scale, servers), *_search(scale, servers)]
 
@@ -108,7 +111,8 @@ def _search(scale: Scale, servers: Backing) -> list[Row]:
             rows.append(_row(scale, server, f"search-{kind}", f"first page of {field}:{value}", path, bare))
         path = f"/logs/histogram?from={quote(start.isoformat())}&interval=1m"
         bare = _bare(servers.mongo_url, name, lambda logs: _histogram(logs, start))
-        return [*rows, _row(scale, server, "search-histogram", "histogram of an hour", path, bare)]
+        rows.append(_row(scale, server, "search-histogram", "histogram of an hour", path, bare))
+        return [*rows, *browsed.measure(scale, servers, server)]
 
 
 def _row(scale: Scale, server: LogServer, id: str, name: str, path: str, bare: Callable[[], float]) -> Row:
