@@ -24,7 +24,38 @@ def test_a_server_on_loopback_goes_by_its_own_names(host):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "10.0.0.1", "", "[", "::1"]
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.nip.io",
+        "10.0.0.1",
+        "",
+        "[",
+        "::1",
+        "[::1]evil.example",
+        "[::1].evil.example",
+        "[::1]:3000evil.example",
+        "[127.0.0.1]",
+        "[localhost]",
+        "[::1",
+        "::1]",
+        "[::1%25lo]",
+        "localhost:3000:evil.example",
+        "localhost:evil.example",
+        "localhost:3000.evil.example",
+        "localhost@evil.example",
+        "localhost..",
+        ".localhost",
+        "127.1",
+        "2130706433",
+        "0x7f.0.0.1",
+        "0.0.0.0",
+        "[::]",
+        "localhost,evil.example",
+        " localhost",
+        "localhost\n",
+    ],
 )
 def test_and_by_no_other(host):
     origins = Origins(())
@@ -56,7 +87,9 @@ OWN = ("127.0.0.1:3000", None, None)
     ],
 )
 def test_own_pages_and_those_that_are_named_may(origin, site):
-    Origins((), ("https://app.example",)).check_page("127.0.0.1:3000", origin, site, False)
+    Origins((), ("https://app.example",)).check_page(
+        "127.0.0.1:3000", origin, site, is_secure=False, follows_link=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,11 +110,28 @@ def test_own_pages_and_those_that_are_named_may(origin, site):
 )
 def test_pages_from_elsewhere_may_not(origin, site):
     with pytest.raises(Forbidden, match="may not use this server"):
-        Origins((), ("https://app.example",)).check_page("127.0.0.1:3000", origin, site, False)
+        Origins((), ("https://app.example",)).check_page(
+            "127.0.0.1:3000", origin, site, is_secure=False, follows_link=False
+        )
 
 
 def test_a_link_to_what_everybody_may_see_may_be_followed():
-    Origins(()).check_page("127.0.0.1:3000", None, "cross-site", True)
+    Origins(()).check_page("127.0.0.1:3000", None, "cross-site", is_secure=False, follows_link=True)
+
+
+def test_a_page_of_the_same_name_without_tls_is_from_elsewhere_to_a_server_with_it():
+    def check(origin, is_secure):
+        Origins(None).check_page("logs.example", origin, None, is_secure=is_secure, follows_link=False)
+
+    for origin, is_secure in [
+        ("https://logs.example", True),
+        ("https://logs.example", False),
+        ("http://logs.example", False),
+    ]:
+        check(origin, is_secure)
+    for origin in ("http://logs.example", "ftp://logs.example", "//logs.example"):
+        with pytest.raises(Forbidden, match="may not use this server"):
+            check(origin, True)
 
 
 def test_only_named_pages_are_let_to_read_answers():

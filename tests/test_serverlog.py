@@ -207,10 +207,17 @@ def test_a_path_is_written_as_far_as_a_line_has_room_and_for_no_terminal_to_act_
 
 
 @pytest.mark.gen_test
-async def test_a_path_of_any_length_makes_a_short_line(fetch, written):
+async def test_a_path_of_any_length_makes_a_short_line_and_a_short_answer(fetch, written):
     response = await fetch("/" + "a" * 60_000)
     assert response.code == 404
     assert len(written()[-1]) < 300
+    assert len(response.body) < 500
+
+
+@pytest.mark.gen_test
+async def test_a_path_that_is_none_is_told_as_it_was_sent(fetch):
+    response = await fetch("/a%20b%s")
+    assert (response.code, json.loads(response.body)["detail"]) == (404, "no such path: /a%20b%s")
 
 
 def test_what_is_logged_goes_to_standard_error_in_the_form_that_was_chosen(monkeypatch):

@@ -116,6 +116,14 @@ async def ask(connection, path="/queue-size", method="GET", body=b"", **headers)
     return head
 
 
+@pytest.mark.gen_test
+async def test_a_page_without_tls_is_from_elsewhere(serve):
+    connection = await serve().connect()
+    for origin, status in (("https://localhost", "200"), ("http://localhost", "403")):
+        assert (await ask(connection, Origin=origin)).startswith(f"HTTP/1.1 {status}")
+    await end(connection)
+
+
 async def end(*connections):
     for _, writer in connections:
         writer.close()

@@ -79,7 +79,8 @@ class Gate:
                 and headers.get("Sec-Fetch-Mode") == "navigate"
                 and headers.get("Sec-Fetch-Dest") == "document"
             )
-            self.origins.check_page(host or "", origin, site, follows_link)
+            is_secure = request.protocol == "https"
+            self.origins.check_page(host or "", origin, site, is_secure=is_secure, follows_link=follows_link)
 
     def admit(self, request: HTTPServerRequest, scope: Scope) -> Token:
         """Whose request it is, when it is one that its token may make.

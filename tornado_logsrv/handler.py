@@ -209,7 +209,7 @@ class BaseHandler(tornado.web.RequestHandler):
     def _problem(self, status: int, error: BaseException | None) -> dict[str, Any]:
         if isinstance(error, errors.Refused):
             return problems.describe(error)
-        detail = error.log_message if isinstance(error, tornado.web.HTTPError) and status < 500 else None
+        detail = _detail(error) if isinstance(error, tornado.web.HTTPError) and status < 500 else None
         return {"type": "about:blank", "title": self._reason, "status": status} | ({"detail": detail} if detail else {})
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
@@ -235,6 +235,11 @@ def _is_unforeseen(error: BaseException | None) -> bool:
     return error is not None and not isinstance(error, (errors.Refused, tornado.web.HTTPError))
 
 
+def _detail(error: tornado.web.HTTPError) -> str | None:
+    # A format even where there is nothing to put in: its percent signs are doubled.
+    return error.log_message and error.log_message % error.args
+
+
 class NotFoundHandler(BaseHandler):
     """The answer on every path that is no route."""
 
@@ -243,7 +248,7 @@ class NotFoundHandler(BaseHandler):
     def prepare(self) -> NoReturn:
         """Raises HTTPError 404."""
         super().prepare()
-        raise tornado.web.HTTPError(404, f"no such path: {self.request.path}")
+        raise tornado.web.HTTPError(404, f"no such path: {shown(self.request.path)}")
 
 
 class BodyHandler(BaseHandler):

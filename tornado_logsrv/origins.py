@@ -6,6 +6,7 @@ are no browsers send neither Origin nor Sec-Fetch-Site, and are not concerned.
 """
 
 import ipaddress
+import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
@@ -13,6 +14,8 @@ from .errors import Forbidden
 
 #: Good Host values that are remembered, as they were sent.
 _MAX_SEEN = 256
+#: A Host value: an IPv6 address in brackets, or a name, and a port (RFC 9110, section 7.2).
+_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]*:[0-9a-fA-F:.]*)\]|([^:\[\]]+))(?::[0-9]*)?")
 _CORS_METHODS = "GET, HEAD, POST, PUT, DELETE"
 _CORS_HEADERS = "Authorization, Content-Type, Content-Encoding, Idempotency-Key, Last-Event-ID"
 _CORS_SECONDS = 600
@@ -54,18 +57,26 @@ class Origins:
         self._seen.add(host)
         return True
 
-    def check_page(self, host: str, origin: str | None, site: str | None, follows_link: bool) -> None:
+    def check_page(
+        self, host: str, origin: str | None, site: str | None, *, is_secure: bool, follows_link: bool
+    ) -> None:
         """Raises Forbidden for the request of a page from elsewhere.
 
-        ``host``, ``origin`` and ``site`` are its Host, Origin and Sec-Fetch-Site; ``follows_link``: somebody comes
-        by a link to what anybody may see.
+        ``host``, ``origin`` and ``site`` are its Host, Origin and Sec-Fetch-Site; ``is_secure``: it came by HTTPS;
+        ``follows_link``: somebody comes by a link to what anybody may see.
         """
         if follows_link or (origin is not None and self.allows(origin)):
             return
         if site not in (None, "same-origin", "none"):
             raise Forbidden("a page from elsewhere may not use this server (--cors_origins)")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and not self._is_own(origin, host, is_secure):
             raise Forbidden(f"a page from {origin[:80]!r} may not use this server (--cors_origins)")
+
+    def _is_own(self, origin: str, host: str, is_secure: bool) -> bool:
+        # http:// and this name is anybody's who is on the way there. The other way round it is ours: TLS may end before
+        # this server, at a balancer that does not say so.
+        page = urlsplit(origin)
+        return page.netloc.lower() == host.lower() and not (is_secure and page.scheme != "https")
 
     def allows(self, origin: str) -> bool:
         """Whether pages from ``origin`` may use this server."""
@@ -88,14 +99,13 @@ class Origins:
 
 
 def hostname(host: str) -> str:
-    """The name, or the address, in a Host value."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    """The name, or the address, in a Host value; empty for what is none."""
+    found = _HOST.fullmatch(host)
+    return "" if found is None else found[1] or found[2]
 
 
 def _normal(name: str) -> str:
-    return name.strip("[]").rstrip(".").lower()
+    return name.strip("[]").removesuffix(".").lower()
 
 
 def _is_loopback(name: str) -> bool:
