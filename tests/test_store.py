@@ -136,9 +136,20 @@ async def test_a_server_that_is_away_is_a_failed_write_and_a_failed_read():
     await away.close()
 
 
-def test_a_url_that_is_none_is_named():
-    with pytest.raises(StartError, match="--mongo_url"):
-        RecordStore("mongodb://", "x", "y")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mongodb://",
+        "mongodb://u:hunter2@h:port",
+        "mongodb://h/?tls=true&tlsCAFile=/none.pem",
+        f"mongodb://h/?tls=true&tlsCAFile={__file__}",
+        f"mongodb://h/?tls=true&tlsCertificateKeyFile={__file__}&tlsCertificateKeyFilePassword=hunter2",
+    ],
+)
+def test_a_url_that_is_none_is_named_and_its_password_is_not(url):
+    with pytest.raises(StartError, match=r"^--mongo_url: .") as wrong:
+        RecordStore(url, "x", "y")
+    assert "hunter2" not in str(wrong.value)
 
 
 @pytest.mark.gen_test

@@ -12,10 +12,26 @@ import tornado.test
 from tornado.testing import bind_unused_port
 
 from tornado_logsrv import embedded, records, streams
+from tornado_logsrv.errors import StartError
 from tornado_logsrv.streams import FAILURES, RecordStream, connect
 
 CERTIFICATES = Path(tornado.test.__file__).parent
 ENTRIES = [[records.encode_job(n, [], bytes(11) + b"%d" % n, 0)] for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://u:hunter2@h?nothing=hunter2", "nothing"),
+        ("redis://h?ssl_ca_certs=/ca.pem", "ssl_ca_certs"),
+        ("redis+sentinel://u:hunter2@h/service?nothing=1&sentinel_password=hunter2", "nothing"),
+        ("redis://h:port", "Port could not be cast"),
+    ],
+)
+def test_a_url_that_is_none_is_named_and_its_password_is_not(url, said):
+    with pytest.raises(StartError, match=f"^--redis_url: .*{said}") as wrong:
+        connect(url)
+    assert "hunter2" not in str(wrong.value)
 
 
 @pytest.fixture

@@ -95,7 +95,8 @@ class RecordStore:
             patience = {"socketTimeoutMS": int(1000 * query_timeout) + 30_000}
             defaults = {name: value for name, value in (_URL_DEFAULTS | patience).items() if name.lower() not in given}
             self._client: Any = MotorClient(url, appname="tornado_logsrv", **defaults)  # type: ignore[arg-type]
-        except (PyMongoError, ValueError) as error:
+        # OSError: a file that the URL names.
+        except (PyMongoError, ValueError, OSError) as error:
             raise StartError(f"--mongo_url: {error}") from None
         codec: CodecOptions[Document] = CodecOptions(
             tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO

@@ -116,7 +116,9 @@ def connect(url: str, prefix: str = "", replicas: int = 0) -> Client:
             client = cast(Client, Client.from_pool(PrimaryPool(url, prefix, **options)))
         else:
             client = cast(Client, Client.from_url(url, **options))
-    except ValueError as error:
+        # It connects to nothing; what the URL gives it and it does not know is found here.
+        cast(Any, client.connection_pool).make_connection()
+    except (ValueError, TypeError) as error:
         raise StartError(f"--redis_url: {error}") from None
     client.replicas = replicas
     return client
