@@ -67,6 +67,8 @@ def test_one_more_than_may_be_is_told_and_comes_in_when_another_has_gone(start, 
         status, headers, problem = asked(refused)
         assert (status, headers["retry-after"], headers["connection"]) == (503, "5", "close")
         assert problem["type"] == "urn:logsrv:problem:too-many-connections"
+        assert problem["instance"] == f"urn:logsrv:request:{headers['x-request-id']}"
+        assert f"others are refused, request {headers['x-request-id']}" in process.log
         assert refused.recv(1) == b""
     assert asked(inside[0])[0] == 200
     for one in inside[1:4]:

@@ -1,6 +1,7 @@
 """The application: owns the queue, and puts the parts together."""
 
 import collections
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +85,7 @@ class LogApplication(tornado.web.Application):
         self.intake.on_taken = self.watch.accepted
         self.loop_lag = LoopLag()
         self.room = store.room = store.reader.room = Room(options.requests_max_bytes)
-        self.connections = Connections(options.max_connections, problems.whole_answer(_FULL))
+        self.connections = Connections(options.max_connections, functools.partial(problems.whole_answer, _FULL))
         self.sweeper = Sweeper(
             store,
             options.retention_days,

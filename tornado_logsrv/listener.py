@@ -9,6 +9,7 @@ import errno
 import fcntl
 import logging
 import resource
+import secrets
 import socket
 import sys
 import termios
@@ -52,11 +53,14 @@ def reserve_descriptors(wanted: int) -> int:
 
 
 class Connections:
-    """How many connections there are, and may be: ``most``; 0 is no bound. ``answer`` is what one more is sent."""
+    """How many connections there are, and may be: ``most``; 0 is no bound."""
 
-    def __init__(self, most: int = 0, answer: bytes = b"") -> None:
+    def __init__(self, most: int = 0, answer_of: Callable[[str], bytes] = lambda name: b"") -> None:
+        """``answer_of`` makes what those are sent for whom there is no room, from the name that this has in the log."""
         self.most = most
-        self.answer = answer
+        self._answer_of = answer_of
+        #: What one more is sent.
+        self.answer = b""
         #: Connections refused since the start.
         self.refused = 0
         self.count: Callable[[], int] = lambda: 0
@@ -67,8 +71,13 @@ class Connections:
         if not self.most or self.count() < self.most:
             return True
         if self._refused_before is None:
-            self._refused_before = self.refused
-            log.warning("%d connections are open, as many as there may be; others are refused", self.most)
+            # One name until there is room again, as there is one line.
+            name = secrets.token_hex(12)
+            self._refused_before, self.answer = self.refused, self._answer_of(name)
+            log.warning(
+                "%d connections are open, as many as there may be; others are refused, request %s", self.most, name,
+                extra={"fields": {"request": name}},
+            )  # fmt: skip
             IOLoop.current().call_later(PAUSE_SECONDS, self._look)
         self.refused += 1
         return False
@@ -125,13 +134,14 @@ class Listener:
         sockets: Iterable[socket.socket],
         connections: Connections,
         take: Callable[[socket.socket, Any], None],
-        answer: bytes,
+        *,
+        answers: bool,
     ) -> None:
-        """``answer`` is what one that is refused is sent; nothing: it is only closed."""
+        """``answers``: one that is refused is told so; else it is only closed."""
         self.sockets = list(sockets)
         self._connections = connections
         self._take = take
-        self._answer = answer
+        self._answers = answers
         self._loop = IOLoop.current()
         self._refusals: set[Refusal] = set()
         self._pause: object | None = None
@@ -158,8 +168,8 @@ class Listener:
             connection.setblocking(False)
             if self._connections.admit():
                 self._take(connection, address)
-            elif self._answer and len(self._refusals) < REFUSALS:
-                self._refusals.add(Refusal(connection, self._answer, self._refusals.discard))
+            elif self._answers and (answer := self._connections.answer) and len(self._refusals) < REFUSALS:
+                self._refusals.add(Refusal(connection, answer, self._refusals.discard))
             else:
                 connection.close()
 
@@ -224,9 +234,9 @@ class HTTPServer(httpserver.HTTPServer):
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on sockets that listen already."""
         # Whoever speaks TLS would not understand the answer before a handshake, which costs what there is none of.
-        answer = b"" if self.ssl_options is not None else self.connections.answer
+        answers = self.ssl_options is None
         self._looks.start()
-        self._listeners.append(Listener(sockets, self.connections, self.take, answer))
+        self._listeners.append(Listener(sockets, self.connections, self.take, answers=answers))
 
     def take(self, connection: socket.socket, address: Any) -> None:
         """Serve a connection that has been accepted."""

@@ -59,13 +59,17 @@ def describe(error: errors.Refused) -> dict[str, Any]:
     raise TypeError(f"no answer for {type(error).__name__}")
 
 
-def whole_answer(error: errors.Unavailable) -> bytes:
-    """The answer to ``error`` as bytes of HTTP/1.1, for who is not even asked what he wants; the connection ends."""
-    problem = describe(error)
+def whole_answer(error: errors.Unavailable, name: str) -> bytes:
+    """The answer to ``error``, called ``name`` in the log, as bytes of HTTP/1.1; the connection ends.
+
+    For who is not even asked what he wants.
+    """
+    problem = describe(error) | occurrence(name)
     body = msgspec.json.encode(problem)
     head = (
         f"HTTP/1.1 {problem['status']} Service Unavailable\r\nContent-Type: {CONTENT_TYPE}\r\n"
-        f"Content-Length: {len(body)}\r\nRetry-After: {error.retry_after}\r\nConnection: close\r\n\r\n"
+        f"Content-Length: {len(body)}\r\nRetry-After: {error.retry_after}\r\n"
+        f"{REQUEST_ID}: {name}\r\nConnection: close\r\n\r\n"
     )
     return head.encode("ascii") + body
 
