@@ -2,6 +2,8 @@
 
 import ipaddress
 import logging
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 from tornado.httputil import HTTPServerRequest
@@ -41,6 +43,8 @@ class Gate:
         #: Authorization values, as they were sent, whose tokens may write; empty: none was sent. A dict finds a value
         #: by a keyed hash of all of it (PEP 456), so a guess that begins well takes no longer than another.
         self.writers: dict[bytes, Token] = {}
+        #: Called when the tokens have been read again: for requests that go on for long.
+        self.on_reload: set[Callable[[], None]] = set()
         self._forget()
 
     @property
@@ -59,6 +63,8 @@ class Gate:
             self._tokens = Tokens.read(self._path, self._tokens)
             self._forget()
             log.info("%d tokens read from %s", len(self._tokens), self._path)
+            for told in [*self.on_reload]:
+                told()
 
     def _forget(self) -> None:
         self.writers.clear()
@@ -99,6 +105,19 @@ class Gate:
         if Scope.WRITE in token.scopes:
             self._remember(authorization_of(request.headers), token)
         return token
+
+    def still_admits(self, token: Token, scope: Scope) -> bool:
+        """Whether a request of ``token``, admitted before, would be admitted now, and be about the same records."""
+        if self._tokens is None:
+            return True
+        now = self._tokens.get(token.digest)
+        return now is not None and scope in now.scopes and now.binding == token.binding
+
+    def seconds_left(self, request: HTTPServerRequest) -> float:
+        """For how long ``request``, admitted, may go on: until its sign-in ends."""
+        if not self._is_by_cookie(request):
+            return math.inf
+        return sessions.seconds_left(request.cookies[sessions.COOKIE].value)
 
     def _is_by_cookie(self, request: HTTPServerRequest) -> bool:
         return not self.is_open and not authorization_of(request.headers)

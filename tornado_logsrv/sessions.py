@@ -41,6 +41,11 @@ def digest_in(key: str, value: str, clock: Callable[[], float] | None = None) ->
     return found.decode("ascii")
 
 
+def seconds_left(value: str, clock: Callable[[], float] | None = None) -> float:
+    """For how long a cookie, whose signature is good, still is."""
+    return _signed_at(value) + SECONDS - (clock or time.time)()
+
+
 def _signed_at(value: str) -> int:
     """When a cookie whose signature is good was made, in seconds since 1970: ``2|1:0|10:<it>|…``."""
     return int(value.split("|")[2].partition(":")[2])

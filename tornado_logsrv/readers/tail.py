@@ -1,6 +1,7 @@
 """``GET /logs/tail``: records as they are taken, by Server-Sent Events (HTML standard, section 9.2)."""
 
 import asyncio
+import math
 from typing import Any, cast
 
 from tornado.httputil import HTTPConnection
@@ -8,6 +9,7 @@ from tornado.iostream import StreamClosedError
 
 from ..auth import Scope
 from ..errors import BadParameter, TooManyWatchers, Unavailable
+from ..handler import audit
 from ..operations import TEXT, joined, operation
 from ..watch import RETRY_MS
 from ..watchers import Wanted, Watcher
@@ -43,10 +45,16 @@ class TailHandler(SearchHandler):
         self._send = cast(HTTPConnection, self.request.connection).write
         self._watcher = Watcher(Wanted(selected.query, self.binding), self._send, self._end)
         watch.come(self._watcher, marks.since(where, watch, self.now_ms))
+        gate, left = self.application.gate, self.application.gate.seconds_left(self.request)
+        gate.on_reload.add(self._look_again)
+        sign_in = asyncio.get_running_loop().call_later(left, self._deny) if left < math.inf else None
         try:
             await self._stream(marks.start(where, watch), self._watcher)
         finally:
             watch.go(self._watcher)
+            gate.on_reload.discard(self._look_again)
+            if sign_in is not None:
+                sign_in.cancel()
 
     async def _stream(self, begin: marks.Start, watcher: Watcher) -> None:
         # A stop does not wait for this one, it ends it.
@@ -72,10 +80,22 @@ class TailHandler(SearchHandler):
         if not replay.cancelled() and replay.exception() is not None:
             self._ended.set()
 
+    def _look_again(self) -> None:
+        """The tokens have been read again. Else who had one once could watch for ever."""
+        assert self.token is not None
+        if not self.application.gate.still_admits(self.token, self.needed_scope):
+            self._deny()
+
+    def _deny(self) -> None:
+        """Its token, or its sign-in, is good no more: the watcher comes back, and is asked who it is."""
+        audit.info("what was watched is ended, %s may not any more", self._about)
+        self._end()
+
     def _end(self) -> None:
-        """The server stops."""
+        """There is nothing more to say: the server stops."""
         self._replay.cancel()
-        self.finish()
+        if not self._finished:
+            self.finish()
         self._ended.set()
 
     def on_connection_close(self) -> None:
