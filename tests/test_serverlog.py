@@ -141,6 +141,33 @@ async def test_a_protocols_own_errors_have_their_id_in_the_header(fetch, written
     assert written()[-1].endswith(f"request {response.headers['X-Request-Id']}")
 
 
+class TestMongoAway:
+    @pytest.fixture
+    def options(self, options: Options) -> Options:
+        return Options(**{**options.__dict__, "mongo_url": "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=50"})
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/logs",
+            "/logs?format=csv",
+            "/logs?q=a",
+            "/logs/histogram",
+            "/logs/fields",
+            "/quarantine",
+            f"/logs/{'0' * 24}",
+        ],
+    )
+    @pytest.mark.gen_test
+    async def test_whom_the_server_speaks_to_is_told_in_the_log_alone(self, fetch, written, path):
+        response = await fetch(path)
+        assert response.code == 503
+        assert json.loads(response.body)["type"] == "urn:logsrv:problem:store-unavailable"
+        assert b"127.0.0.1" not in response.body
+        assert f"request {response.headers['X-Request-Id']}: MongoDB cannot be used: " in written()[-1]
+        assert "127.0.0.1:9: " in written()[-1]
+
+
 class TestRequestLog:
     @pytest.fixture
     def options(self, options: Options) -> Options:

@@ -42,7 +42,12 @@ class OptionError(StartError):
 
 
 class Refused(LogsrvError):
-    """A request cannot be taken, and nothing of it was. The message is for the client."""
+    """A request cannot be taken, and nothing of it was. ``told`` is the message for the client."""
+
+    @property
+    def told(self) -> str:
+        """The message, unless it is nothing for those outside."""
+        return str(self)
 
 
 class Unreadable(Refused):
@@ -112,7 +117,12 @@ class QueueFull(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
-    """MongoDB cannot be reached, or does not answer in time."""
+    """MongoDB cannot be reached, or does not answer in time. The message may have addresses in it."""
+
+    @property
+    def told(self) -> str:
+        """Not whom this server speaks to."""
+        return "MongoDB cannot be used now; the server's log says why"
 
 
 class TooManyWatchers(Unavailable):

@@ -192,7 +192,8 @@ class BaseHandler(tornado.web.RequestHandler):
                 extra={"fields": {"request": self.request_id}},
             )  # fmt: skip
         elif not _is_unforeseen(error):
-            self.application.refusals.note(str(self.request.method), self.request.path, problem, self.request_id)
+            why = str(error) if isinstance(error, errors.Refused) else ""
+            self.application.refusals.note(str(self.request.method), self.request.path, problem, self.request_id, why)
         self.write_problem(problem, error)
 
     @functools.cached_property

@@ -54,7 +54,7 @@ def describe(error: errors.Refused) -> dict[str, Any]:
     """The members of the problem that ``error`` is."""
     for kind, status, slug, title in PROBLEMS:
         if isinstance(error, kind):
-            problem = {"type": f"urn:logsrv:problem:{slug}", "title": title, "status": status, "detail": str(error)}
+            problem = {"type": f"urn:logsrv:problem:{slug}", "title": title, "status": status, "detail": error.told}
             return problem | _about_parameter(error)
     raise TypeError(f"no answer for {type(error).__name__}")
 

@@ -92,8 +92,8 @@ class Refusals:
         self._clock = clock
         self._bursts: dict[int, Burst] = {}
 
-    def note(self, method: str, path: str, problem: Mapping[str, Any], request_id: str) -> None:
-        """A request has been answered with ``problem``, the members of RFC 9457."""
+    def note(self, method: str, path: str, problem: Mapping[str, Any], request_id: str, why: str = "") -> None:
+        """A request has been answered with ``problem``, the members of RFC 9457; ``why`` says more than its detail."""
         status = problem["status"]
         level = logging.ERROR if status >= 500 else logging.INFO
         if not log.isEnabledFor(level):
@@ -105,7 +105,8 @@ class Refusals:
         kind = problem["type"].removeprefix("urn:logsrv:problem:").replace("about:blank", "")
         fields = {"method": method, "path": path, "status": status, "problem": kind, "request": request_id}
         # What is wrong with a request may be said in words of its body; why it cannot be taken is in ours.
-        why = f": {problem['detail']}" if status >= 500 and "detail" in problem else ""
+        why = why or problem.get("detail", "")
+        why = f": {why}" if status >= 500 and why else ""
         left = burst.left_out()
         log.log(
             level,

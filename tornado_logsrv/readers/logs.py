@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from tornado.iostream import StreamClosedError
 
-from .. import jsontext, problems
+from .. import jsontext
 from ..auth import Scope
 from ..errors import BadParameter, Refused
 from ..operations import RECORD, TEXT, array_of, json_of, one_of, operation
@@ -127,8 +127,7 @@ class LogsHandler(SearchHandler):
     def _cut_short(self, error: Exception) -> None:
         """End without the end of the answer (RFC 9112, section 8): a part must not be taken for the whole."""
         if isinstance(error, Refused):
-            problem = problems.describe(error)
-            log.error("an export was cut short, request %s: %s", self.request_id, problem["detail"])
+            log.error("an export was cut short, request %s: %s", self.request_id, error)
         else:
             self.log_exception(type(error), error, error.__traceback__)
         cast(Any, self.request.connection).stream.close()
