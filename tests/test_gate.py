@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import dataclasses
+import gzip
 import logging
 import re
 import time
@@ -16,8 +17,10 @@ from tornado_logsrv import auth, readers, receivers
 from tornado_logsrv.auth import Scope
 from tornado_logsrv.client import LogsrvHandler
 from tornado_logsrv.gate import is_loopback
-from tornado_logsrv.handler import BaseHandler
+from tornado_logsrv.handler import BaseHandler, BodyHandler
 from tornado_logsrv.lane import Lane
+from tornado_logsrv.readers.session import SignInHandler
+from tornado_logsrv.room import FREE
 
 SECRETS = {name: auth.new_secret() for name in ("write", "read", "admin", "slow", "small")}
 AGENT = "elastic-test/9.0.0"
@@ -514,6 +517,25 @@ async def test_a_sign_out_has_the_cookie_forgotten(fetch):
 @pytest.mark.gen_test
 async def test_a_sign_in_that_cannot_be_read_is_400(fetch, body):
     assert (await fetch("/sign-in", body)).code == 400
+
+
+@pytest.mark.parametrize("coding", ["", "gzip"])
+@pytest.mark.gen_test
+async def test_a_sign_in_is_short_so_that_a_stranger_takes_no_memory_that_others_need(fetch, app, coding):
+    padded = b'{"token":"%s"%s}' % (SECRETS["read"].encode(), b" " * 3000)
+    sent, headers = (gzip.compress, {"Content-Encoding": coding}) if coding else (bytes, {})
+    assert (await fetch("/sign-in", sent(padded), headers=headers)).code == 200
+    app.room.size = 0
+    for size in (5_000, 1_000_000):
+        response = await fetch("/sign-in", sent(padded + b" " * size), headers=headers)
+        assert (response.code, msgspec.json.decode(response.body)["type"]) == (413, "urn:logsrv:problem:too-large")
+        assert b"max_body_bytes" not in response.body
+
+
+def test_no_route_that_asks_for_no_token_takes_a_large_body():
+    takes = [handler for _, _, handler in ASKED if issubclass(handler, BodyHandler)]
+    assert {handler for handler in takes if scope_of(handler, "POST") is Scope.OPEN} == {SignInHandler}
+    assert SignInHandler.most_bytes < FREE
 
 
 @pytest.mark.gen_test

@@ -267,6 +267,8 @@ class BodyHandler(BaseHandler):
     #: What is wanted of a body, by its media type; anything where nothing is said.
     bodies: Content = NOTHING
     body_required = True
+    #: Bytes of a body at the most, where --max_body_bytes is more than anybody needs.
+    most_bytes: int | None = None
 
     def prepare(self) -> None:
         """Raises TooLarge and UnsupportedMedia before any of the body is read."""
@@ -274,7 +276,7 @@ class BodyHandler(BaseHandler):
         self._pieces: list[bytes] = []
         self._received = 0
         self._refusal: errors.Refused | None = None
-        self._limit = self.application.options.max_body_bytes
+        self._limit = self.most_bytes or self.application.options.max_body_bytes
         headers = self.request.headers
         if self.request.method in ("POST", "PUT"):
             check_media_type(headers.get("Content-Type", ""), self.media_types)
@@ -311,7 +313,8 @@ class BodyHandler(BaseHandler):
             self.send_error(413, exc_info=(type(error), error, None))
 
     def _too_large(self) -> errors.TooLarge:
-        return errors.TooLarge(f"the body is over {self._limit} bytes (--max_body_bytes)")
+        option = "" if self.most_bytes else " (--max_body_bytes)"
+        return errors.TooLarge(f"the body is over {self._limit} bytes{option}")
 
     def take(self, piece: bytes) -> None:
         """Keep a piece of the decoded body. Raises Refused."""

@@ -8,6 +8,8 @@ from ..errors import NotFound, Unauthenticated, Unreadable
 from ..handler import BaseHandler, BodyHandler, audit
 from ..operations import BOOLEAN, TEXT, array_of, json_of, object_of, one_of, operation
 
+#: Whoever comes may send a body here: none that would take of the memory that others' have.
+_MOST_BYTES = 4096
 _SCOPES = array_of(one_of("write", "read", "admin"))
 
 
@@ -21,6 +23,7 @@ class SignInHandler(BodyHandler):
     scope = Scope.OPEN
     refusals = (*BodyHandler.refusals, NotFound, Unauthenticated)
     bodies = json_of(object_of(token=TEXT))
+    most_bytes = _MOST_BYTES
 
     @operation({200: json_of(object_of(needed=BOOLEAN, name={"type": ["string", "null"]}, scopes=_SCOPES))})
     def get(self) -> None:
