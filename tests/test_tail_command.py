@@ -184,6 +184,9 @@ def test_a_token_comes_from_a_file_and_is_never_shown(start, tmp_path):
         ):
             assert ran(server.url, "--no-follow", **how) == ("", "", 0)
         assert ran(server.url, f"--token-file={tmp_path / 'secret'}", "--no-follow") == ("", "", 0)
+        out, err, status = ran(server.url, f"--token={secret}", "--no-follow")
+        assert (out, status, secret in err) == ("", 0, False)
+        assert err.startswith("tornado_logsrv.tail: --token: every user of this machine can read it")
         out, err, status = ran(server.url, f"--token={secret}\x07", "--no-follow")
         assert (out, status) == ("", 2)
         assert secret not in err

@@ -23,7 +23,8 @@ Routes = Sequence[tuple[str, type[BaseHandler]]]
 
 _DESCRIPTION = """\
 A log server: takes records by HTTP and stores them in MongoDB. Without a tokens file nobody is asked for a token.
-Every path answers OPTIONS; an error has a header X-Request-Id, which names it in the server's log."""
+Every path answers OPTIONS; an error has a header X-Request-Id, which names it in the server's log. What clients of
+Elasticsearch alone are answered, on / and /{index}, is not in here."""
 #: A group of a route's pattern, with its name and what it may be.
 _GROUP = re.compile(r"\(\?P<(\w+)>([^()]*)\)")
 #: The last sentence of many docstrings, which is for who reads the code.

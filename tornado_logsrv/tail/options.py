@@ -8,6 +8,8 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .terminal import warn
+
 _SHORT = re.compile(r"[0-9]+[smhdwMy]")
 _DEFAULT_COUNT = 10
 _EPILOG = """\
@@ -104,4 +106,8 @@ def _token(given: argparse.Namespace, environ: Mapping[str, str]) -> str:
         raise ValueError(f"--token-file: {file}: {getattr(error, 'strerror', 'is no text')}") from None
     if token and not re.fullmatch(r"[!-~]+", token):
         raise ValueError("--token: has characters that no token has")
+    if given.token:
+        warn(
+            "--token: every user of this machine can read it in the process list; --token-file or LOGSRV_TOKEN keep it"
+        )
     return token or ""
