@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import hashlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import pytest
 
 from tornado_logsrv.readers import pages
 
-from .browser import Visit, chromium, until
+from .browser import PATIENCE_MS, Visit, chromium, until
 from .process import eventually, running
 
 SEEDED = 240
@@ -249,6 +250,45 @@ def test_a_field_that_is_not_there_gets_the_nearest_name(visit):
     until(page, "document.querySelector('#total').textContent === '80 records'")
 
 
+def refuse(page, path, times=None):
+    """What matches ``path`` takes MongoDB too long."""
+    problem = {"type": "urn:logsrv:problem:query-timeout", "status": 504, "detail": "MongoDB has not answered in 30 s"}
+    answer = {"status": 504, "content_type": "application/problem+json", "body": json.dumps(problem)}
+    page.route(path, lambda route: route.fulfill(**answer), times=times)
+
+
+def test_what_takes_too_long_to_count_leaves_the_lines(visit):
+    refuse(visit.page, re.compile("/logs/(histogram|fields)"))
+    page = visit.open()
+    assert messages(page)[0] == f"request {SEEDED - 1} done"
+    assert page.inner_text("#total") == "Not counted: MongoDB has not answered in 30 s"
+
+
+def test_that_nothing_matches_is_said_also_when_the_nearest_takes_too_long_to_find(visit):
+    refuse(visit.page, re.compile(r"/logs\?.*limit=1&q="))
+    page = visit.open("/?q=service%3Ahostile")
+    assert "No record matches" in page.inner_text("#empty")
+    assert "nearest" not in page.inner_text("#empty")
+
+
+def test_what_is_done_in_200_ms_has_no_spinner_and_what_takes_longer_tells_how_long(visit):
+    visit.page.clock.install()
+    page, held = visit.open(), []
+    page.clock.pause_at(datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=1))
+    page.route(re.compile(r"/logs\?"), lambda search: held.append(search))
+    page.fill("#q", "request")
+    page.keyboard.press("Enter")
+    page.clock.run_for(199)
+    assert page.is_hidden("#busy")
+    page.clock.run_for(1301)
+    assert page.inner_text("#busy").startswith("Searching, 1.4 s")
+    page.clock.resume()
+    (search,) = held
+    search.continue_()
+    visit.settled()
+    assert page.is_hidden("#busy")
+
+
 def test_a_running_search_can_be_cancelled(visit):
     page = visit.open()
     page.route("**/logs?**", lambda route: None)
@@ -372,6 +412,32 @@ def test_an_opened_record_shows_the_lines_around_it(visit):
     until(page, "document.querySelector('#total').textContent === '20 records'")
 
 
+def test_who_came_by_a_link_to_the_lines_around_a_record_goes_to_all_of_them_and_not_away(visit):
+    page = visit.open("/?q=level%3Aerror")
+    page.locator(".row .text").nth(3).click()
+    page.click("text=Lines around")
+    page.locator("#around").wait_for()
+    again = visit.context.new_page()
+    again.goto(page.url)
+    again.locator(".row.open").wait_for()
+    again.click("#around-back")
+    again.locator("#around").wait_for(state="hidden")
+    assert again.url == f"{visit.url}/"
+
+
+def test_an_integer_that_no_double_holds_is_shown_and_filtered_by_exactly(visit, server):
+    stored = server.get("/ledger")["total"]["stored"]
+    both = [{"message": "exact", "span": 1795349095001000001}, {"message": "near", "span": 1795349095001000002}]
+    send(server, both, minutes_ago=120)
+    eventually(lambda: server.get("/ledger")["total"]["stored"] == stored + 2, "both are stored")
+    page = visit.open("/?q=_exists_%3Aspan&from=now-6h")
+    page.click("#names summary:has-text('span')")
+    page.click("#names .value:has-text('1795349095001000001')")
+    until(page, "document.querySelector('#total').textContent === '1 record'")
+    assert visit.state["q"] == "_exists_:span AND span:1795349095001000001"
+    assert messages(page) == ["exact"]
+
+
 def test_several_lines_are_copied_as_lines(browser, server):
     with reading(browser, server.url, permissions=["clipboard-read", "clipboard-write"]) as visit:
         page = visit.open()
@@ -414,7 +480,7 @@ def test_ten_thousand_rows_are_scrolled_with_few_of_them_on_the_page(visit, many
     page = visit.open("/?from=now-2d&to=now-3h")
     page.evaluate(
         """async () => {
-            const rows = document.getElementById('rows'), until = performance.now() + 20000;
+            const rows = document.getElementById('rows'), until = performance.now() + 60000;
             while (!document.getElementById('foot').textContent.includes('No older') && performance.now() < until) {
                 rows.scrollTop = rows.scrollHeight;
                 await new Promise(requestAnimationFrame);
@@ -440,6 +506,29 @@ def test_all_that_a_search_selects_is_exported(visit, name, count):
     lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
     assert len(lines) == count
     page.locator("#panel [role=status]", has_text="20 records").wait_for()
+
+
+def test_an_export_tells_how_far_it_is(visit, many):
+    page = visit.open("/?from=now-2d&to=now-3h&panel=export")
+    page.locator("#total", has_text=f"{many:,} records").wait_for()
+    page.evaluate(
+        """() => {
+            window.told = [];
+            const said = document.querySelector('#panel [role=status]');
+            const bar = document.querySelector('progress');
+            new MutationObserver(() => told.push([said.textContent, bar.value])).observe(said, { childList: true });
+        }"""
+    )
+    with page.expect_download(timeout=4 * PATIENCE_MS):
+        page.click("#panel button:has-text('CSV')")
+    page.locator("#panel [role=status]", has_text="saved").wait_for()
+    *told, (last, _) = page.evaluate("told")
+    assert last.startswith(f"{many:,} records, ")
+    assert len(told) > 1
+    assert all(re.match(rf"[\d,]+ of {many:,} records, ", text) for text, _ in told)
+    values = [value for _, value in told]
+    assert values == sorted(values)
+    assert values[0] < many
 
 
 def test_an_export_can_be_cancelled(visit):
@@ -607,14 +696,8 @@ def test_mongodb_away_is_told_with_since_when_and_that_new_records_are_safe(brow
 
 
 def test_a_server_with_tokens_lets_sign_in_and_out(browser, servers, directory):
-    import hashlib
-
-    tokens = directory / "tokens.toml"
-    digest = hashlib.sha256(b"secret").hexdigest()
-    tokens.write_text(f'[[token]]\nname = "me"\nsha256 = "{digest}"\nscopes = ["read", "write", "admin"]\n')
-    more = [*options(servers, directory, "tokens"), f"--tokens_file={tokens}"]
     with (
-        running("--port=0", *more, log=directory / "tokens.log") as server,
+        running("--port=0", *with_token(servers, directory, "tokens"), log=directory / "tokens.log") as server,
         reading(browser, server.url) as visit,
     ):
         server.post("/add-job?ack=stored", b'{"message":"for me"}', Authorization="Bearer secret")
@@ -632,7 +715,43 @@ def test_a_server_with_tokens_lets_sign_in_and_out(browser, servers, directory):
         page.locator("#sign-in").wait_for()
 
 
+def with_token(servers, directory, name, more=""):
+    """Options of a server that asks for the token "secret"."""
+    tokens = directory / f"{name}.toml"
+    digest = hashlib.sha256(b"secret").hexdigest()
+    tokens.write_text(f'[[token]]\nname = "me"\nsha256 = "{digest}"\nscopes = ["read", "write", "admin"]\n{more}\n')
+    return [*options(servers, directory, name), f"--tokens_file={tokens}"]
+
+
+def test_who_may_see_one_tenant_is_shown_its_part_of_the_ledger(browser, servers, directory):
+    given = with_token(servers, directory, "tenant", 'tenant = "acme"')
+    with (
+        running("--port=0", *given, log=directory / "tenant.log") as server,
+        reading(browser, server.url) as visit,
+    ):
+        server.post("/add-job?ack=stored", b'{"message":"for acme"}', Authorization="Bearer secret")
+        page = visit.page
+        page.goto(server.url)
+        page.locator("#sign-in").wait_for()
+        page.keyboard.type("secret")
+        page.keyboard.press("Enter")
+        page.locator(".row", has_text="for acme").wait_for()
+        page.locator("#ledger", has_text="stored 1").wait_for()
+        # What is of all tenants it is not told: neither that nor its absence is a fault.
+        assert page.inner_text("#balance") == ""
+        assert page.is_hidden("#notice")
+
+
 # The keyboard
+
+
+def test_escape_leaves_the_search_bar_with_what_is_in_it(visit):
+    page = visit.open()
+    press(page, "/")
+    page.keyboard.type("level:warn")
+    press(page, "Escape")
+    assert page.input_value("#q") == "level:warn"
+    assert page.evaluate("document.activeElement.id") != "q"
 
 
 def focused(page):
@@ -699,6 +818,17 @@ def test_dark_and_light_go_by_the_system(browser, server):
         with reading(browser, server.url, color_scheme=scheme) as visit:
             papers.append(visit.open().evaluate("getComputedStyle(document.documentElement).backgroundColor"))
     assert papers == ["rgb(255, 255, 255)", "rgb(17, 20, 23)"]
+
+
+def test_who_wants_little_motion_gets_none(browser, server):
+    with reading(browser, server.url, reduced_motion="reduce") as visit:
+        moving = visit.open("/?panel=help&live=1").evaluate(
+            """() => [...document.querySelectorAll('*')].filter((each) => {
+                const { transitionDuration, animationName, scrollBehavior } = getComputedStyle(each);
+                return transitionDuration !== '0s' || animationName !== 'none' || scrollBehavior !== 'auto';
+            }).map((each) => each.outerHTML)"""
+        )
+    assert moving == []
 
 
 @pytest.mark.parametrize("width", [320, 3840])

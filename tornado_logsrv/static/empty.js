@@ -1,6 +1,6 @@
 // Why there are no lines, and what to do.
 
-import { page } from './api.js';
+import { Problem, page } from './api.js';
 import { button, copy, h } from './dom.js';
 import { known } from './fields.js';
 import { meant } from './query.js';
@@ -10,14 +10,18 @@ import { range } from './when.js';
 
 const HALF_HOUR = 1_800_000;
 
-/** What to say when a search for `asked` found nothing. */
-export async function whyEmpty(asked, signal) {
-	const { q, from, to } = asked;
+/** Have `explain` say why a search for `asked` found nothing: at once, and again when the nearest record is found. */
+export async function whyEmpty({ q, from, to }, signal, explain) {
 	const one = async (params) => (await page('logs', { params: { limit: 1, ...params }, signal })).records[0];
-	const any = await one({});
-	if (!any) return nothingYet();
-	const nearest = (from && (await one({ q, to: from }))) || (to && (await one({ q, from: to, order: 'asc' })));
-	return nothing(q, from, to, nearest);
+	if (!(await one({}))) return explain(nothingYet());
+	explain(nothing(q, from, to));
+	try {
+		const nearest = (from && (await one({ q, to: from }))) || (to && (await one({ q, from: to, order: 'asc' }))) || null;
+		explain(nothing(q, from, to, nearest));
+	} catch (error) {
+		// As when it takes too long: then that nothing matches is all that is known.
+		if (!(error instanceof Problem)) throw error;
+	}
 }
 
 function nothingYet() {
@@ -33,7 +37,7 @@ function nothing(q, from, to, nearest) {
 		const side = from && ms < Date.now() && !(to && ms >= Date.parse(to)) ? 'before' : 'after';
 		found.push(h('p', {}, `The nearest ${side} is of ${local(ms)} ${zone(ms)}, ${lasting(Date.now() - ms)} ago. `,
 			button('Go there', () => range(new Date(ms - HALF_HOUR).toISOString(), new Date(ms + HALF_HOUR).toISOString()))));
-	} else if (q) found.push(h('p', {}, 'Nor does any other stored record.'));
+	} else if (q && nearest === null) found.push(h('p', {}, 'Nor does any other stored record.'));
 	const others = q ? meant(q, new Set(known.keys())) : [];
 	if (others.length) found.push(h('p', {}, 'Did you mean ', ...others.map((each) => button(each, () => go({ q: each })))));
 	return found;

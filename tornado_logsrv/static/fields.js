@@ -15,6 +15,7 @@ export let known = new Map();
 
 /** Ask for the fields, and show them. */
 export async function loadFields(asked, signal) {
+	say($('sample'), '');
 	const found = await json('logs/fields', { params: asked, signal });
 	if (found.fields.length) known = new Map(found.fields.map((field) => [field.name, field]));
 	show(found);

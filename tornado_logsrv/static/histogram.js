@@ -21,16 +21,31 @@ let anchor = -1;
 
 const byLevel = ([a], [b]) => ORDER.indexOf(kindOf(a)) - ORDER.indexOf(kindOf(b));
 
-/** Count what is asked for, and show it. */
+/** Count what is asked for, and show it, or why it is not counted. */
 export async function count_(asked, signal) {
+	try {
+		shown = await counts(asked, signal);
+	} catch (error) {
+		uncounted(error.name === 'AbortError' ? '' : `Not counted: ${error.message}`);
+		throw error;
+	}
+	draw();
+}
+
+/** Nothing is known of how many, which `text` says. */
+export function uncounted(text) {
+	shown = null;
+	for (const place of [plot, readout, $('legend'), $('axis-from'), $('axis-to')]) place.replaceChildren();
+	say($('total'), text);
+}
+
+async function counts(asked, signal) {
 	let { from } = asked;
 	if (!from) {
 		const [oldest] = await json('logs', { params: { to: asked.to, order: 'asc', limit: 1, fields: 'timestamp' }, signal });
 		from = oldest?.timestamp ?? '';
 	}
-	shown = await json('logs/histogram', { params: { ...asked, from }, signal });
-	draw();
-	return shown;
+	return json('logs/histogram', { params: { ...asked, from }, signal });
 }
 
 /** What is shown, or nothing. */

@@ -2,7 +2,7 @@
 
 import { $, h } from './dom.js';
 import * as river from './river.js';
-import { go, state } from './state.js';
+import { back, go, state } from './state.js';
 import { closeRange } from './when.js';
 
 const KEYS = {
@@ -44,7 +44,7 @@ function leave() {
 	if (field()) river.currentRow()?.element.querySelector('.time').focus();
 	else if (state().panel) go({ panel: '' });
 	else if (state().open) go({ open: '' }, true);
-	else if (state().at) history.length > 1 ? history.back() : go({ at: '' });
+	else if (state().at) back({ at: '' });
 	else document.activeElement.blur();
 }
 
@@ -52,8 +52,11 @@ addEventListener('keydown', (event) => {
 	if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
 	const key = ALIASES[event.key] ?? event.key;
 	if (event.target.closest('input, textarea, select')) {
-		if (key === 'Esc') event.target.blur();
-		if (key === 'Esc' && !$('ranges').hidden) closeRange();
+		if (key !== 'Esc') return;
+		// Else the browser would empty a search bar.
+		event.preventDefault();
+		event.target.blur();
+		closeRange();
 		return;
 	}
 	const single = key.length === 1;

@@ -30,17 +30,18 @@ export async function watchLedger() {
 export async function look() {
 	try {
 		last = await json('ledger');
-		since = 0;
-		show(last);
 	} catch (error) {
 		if (error.status === 401) return;
 		since ||= Date.now();
-		notice(error.status ? error.message : `The server does not answer since ${when(since)}. This page tries again.`);
+		return notice(error.status ? error.message : `The server does not answer since ${when(since)}. This page tries again.`);
 	}
+	since = 0;
+	show(last);
 }
 
 const when = (ms) => `${local(ms).slice(11, 19)} ${zone(ms)}`;
 
+/** Who may see but a part of the records is not told of the balance, MongoDB and Redis: they are of all. */
 function show({ total, balanced, store, journal }) {
 	const place = $('ledger');
 	if (!place.children.length) place.append(...COLUMNS.map(column), h('span', { id: 'balance', title: 'received = stored + queued + quarantined + refused' }));
@@ -49,11 +50,11 @@ function show({ total, balanced, store, journal }) {
 		say(number, short(total[name]));
 		number.title = count(total[name]);
 	});
-	say($('balance'), balanced ? '✓ balanced' : '⚠ does not balance');
+	say($('balance'), { true: '✓ balanced', false: '⚠ does not balance' }[balanced] ?? '');
 	const kept = `${count(total.queued)} new record${total.queued === 1 ? ' is' : 's are'} safe in the queue and will be stored`;
 	notice([
-		!store.available && `MongoDB is away since ${when(Date.parse(store.since))}: what is stored cannot be searched; ${kept}.`,
-		!journal.available && `Redis is away since ${when(Date.parse(journal.since))}: records that ask for ack=journal are refused meanwhile.`,
+		store?.available === false && `MongoDB is away since ${when(Date.parse(store.since))}: what is stored cannot be searched; ${kept}.`,
+		journal?.available === false && `Redis is away since ${when(Date.parse(journal.since))}: records that ask for ack=journal are refused meanwhile.`,
 	].filter(Boolean).join(' '));
 }
 

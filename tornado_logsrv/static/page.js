@@ -1,19 +1,19 @@
 // The page: what is done when its state, the URL, changes.
 
-import { whenDenied } from './api.js';
+import { Problem, whenDenied } from './api.js';
 import { showQuery, showWrong, syntax } from './ask.js';
 import { $, button, copy, h, say } from './dom.js';
 import { whyEmpty } from './empty.js';
 import { showExport } from './export.js';
 import { loadFields } from './fields.js';
-import { count_, counted, draw } from './histogram.js';
+import { count_, counted, draw, uncounted } from './histogram.js';
 import { keyTable } from './keys.js';
 import { watchLedger } from './ledger.js';
 import { showQuarantine } from './quarantine.js';
 import * as river from './river.js';
 import { around, askedBy, newest } from './search.js';
 import { askForToken, watchSession } from './signin.js';
-import { follow, go, state, urlOf } from './state.js';
+import { back, follow, go, state, urlOf } from './state.js';
 import * as tail from './tail.js';
 import { full, zone, zoneName } from './times.js';
 import { showRange } from './when.js';
@@ -44,11 +44,12 @@ async function search() {
 		const { rows, next } = state().at ? await around(state().at, signal) : await newest(asked, signal);
 		river.show(rows, next, began);
 		what = 'Counting';
-		if (river.isEmpty()) {
-			const why = await whyEmpty(asked, signal);
-			if (river.isEmpty()) empty(why);
-		}
-		await Promise.all([count_(asked, signal), loadFields(asked, signal)]);
+		const explain = (why) => river.isEmpty() && empty(why);
+		await Promise.all([
+			river.isEmpty() && whyEmpty(asked, signal, explain),
+			count_(asked, signal).catch(beside),
+			loadFields(asked, signal).catch(beside),
+		]);
 		countAgain(asked, signal, performance.now() - began);
 	} catch (error) {
 		if (signal === running?.signal) failed(error, performance.now() - began);
@@ -59,6 +60,11 @@ async function search() {
 			$('river').setAttribute('aria-busy', 'false');
 		}
 	}
+}
+
+/** What fails beside the lines leaves them as they are. */
+function beside(error) {
+	if (!(error instanceof Problem)) throw error;
 }
 
 function progress(ms, controller, what) {
@@ -73,8 +79,8 @@ function progress(ms, controller, what) {
 function failed(error, ms) {
 	if (error.name === 'AbortError') return river.isEmpty() && empty([h('p', {}, `Cancelled after ${(ms / 1000).toFixed(1)} s. `, button('Search again', begin))]);
 	if (error.status === 401) return;
-	if (error.parameter === 'q') return showWrong(error);
 	if (error.parameter) return showWrong(error);
+	uncounted('');
 	empty([h('h2', {}, error.message), h('p', {}, error.status === 504 ? 'Narrow the time, or ask for a field that has an index. ' : 'What is new is safe in the queue. ', button('Search again', begin))]);
 }
 
@@ -162,7 +168,7 @@ $('zone').onclick = () => go({ utc: state().utc ? '' : '1' }, true);
 for (const name of ['help', 'export']) $(name).onclick = () => go({ panel: state().panel === name ? '' : name });
 $('fields-open').onclick = () => go({ panel: state().panel === 'fields' ? '' : 'fields' });
 $('panel-close').onclick = () => go({ panel: '' });
-$('around-back').onclick = () => history.back();
+$('around-back').onclick = () => back({ at: '', open: '' });
 $('link').onclick = (event) => {
 	const { from, to } = counted() ?? {};
 	const fixed = event.shiftKey && from ? { from, to, live: '' } : {};

@@ -1,10 +1,12 @@
 // The text of a query: its terms, and what is meant where it is wrong.
 
+import { plain } from './api.js';
+
 /** `name:value` as a query has it. */
 export const term = (name, value) => `${name.replace(/[^\w.@-]/gu, '\\$&').replace(/^-/, '\\-')}:${quoted(value)}`;
 
 function quoted(value) {
-	const text = String(value);
+	const text = plain(value);
 	if (typeof value !== 'string' || (/^[\w.@]([\w.@-]*)$/u.test(text) && !/^(AND|OR|NOT)$/.test(text))) return /^-/.test(text) ? `"${text}"` : text;
 	return `"${text.replace(/["\\]/g, '\\$&')}"`;
 }

@@ -34,9 +34,13 @@ export function urlOf(changes = {}) {
 export function go(changes, quietly = false) {
 	const url = urlOf(changes);
 	if (url === location.pathname + location.search) return;
-	history[quietly ? 'replaceState' : 'pushState'](null, '', url);
+	if (quietly) history.replaceState(history.state, '', url);
+	else history.pushState('here', '', url);
 	tell();
 }
+
+/** Go back; who came by a link, and would leave the page, changes the state by `instead`. */
+export const back = (instead) => (history.state ? history.back() : go(instead));
 
 /** Call `listener(state, changed)` whenever something changed; `changed(...names)` says whether one of these did. */
 export function follow(listener) {
