@@ -38,9 +38,10 @@ class Refusal:
 class Quarantine:
     """One collection of refused records. Methods raise PyMongoError."""
 
-    def __init__(self, collection: Any) -> None:
-        """``collection`` is motor's, with the write concern of the records."""
+    def __init__(self, collection: Any, timeout: float = 30.0) -> None:
+        """``collection`` is motor's, with the write concern of the records; ``timeout``: seconds for one query."""
         self._collection = collection
+        self._timeout_ms = int(1000 * timeout) or 1
         self._only: Document = {}
 
     def only(self, source: str) -> "Quarantine":
@@ -80,27 +81,29 @@ class Quarantine:
         return [await self._whole(document) for document in found]
 
     async def _find(self, query: Document, limit: int) -> list[Document]:
-        cursor = (
-            self._collection.find(query | self._only).sort([("time", DESCENDING), ("_id", DESCENDING)]).limit(limit)
-        )
+        newest_first = [("time", DESCENDING), ("_id", DESCENDING)]
+        cursor = self._collection.find(query | self._only, sort=newest_first, limit=limit, max_time_ms=self._timeout_ms)
         found: list[Document] = await cursor.to_list(limit)
         return found
 
     async def get(self, record_id: ObjectId) -> Document | None:
         """One document with its original whole; None when it is not in quarantine."""
-        document = await self._collection.find_one({"_id": record_id} | self._only)
+        document = await self._find_one({"_id": record_id} | self._only)
         return None if document is None else await self._whole(document)
 
     async def _whole(self, document: Document) -> Document:
         parts = [document["original"]]
         for number in range(1, document["parts"]):
-            part = await self._collection.find_one({"_id": _part_id(document["_id"], number)})
+            part = await self._find_one({"_id": _part_id(document["_id"], number)})
             parts.append(part["original"])
         return {**document, "original": b"".join(parts)}
 
+    async def _find_one(self, query: Document, *wanted: Document) -> Any:
+        return await self._collection.find_one(query, *wanted, max_time_ms=self._timeout_ms)
+
     async def remove(self, record_id: ObjectId) -> bool:
         """Forget one; whether it was there."""
-        document = await self._collection.find_one({"_id": record_id} | self._only, {"parts": 1})
+        document = await self._find_one({"_id": record_id} | self._only, {"parts": 1})
         if document is None:
             return False
         for number in range(1, document["parts"]):

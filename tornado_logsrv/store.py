@@ -119,7 +119,7 @@ class RecordStore:
     def _open(self, collection: str, query_timeout: float) -> None:
         self._records = self._database.get_collection(collection)
         self._hours = self._database.get_collection(f"{collection}_hours", write_concern=WriteConcern())
-        self.quarantine = Quarantine(self._database.get_collection(f"{collection}_quarantine"))
+        self.quarantine = Quarantine(self._database.get_collection(f"{collection}_quarantine"), query_timeout)
         self.retention = Retention(self._records, self._ranges_up, self.find_out)
         # Searches go where the URL says.
         anywhere = self._client[self._database.name][collection]

@@ -1,9 +1,13 @@
 """GET /logs with q, relative times and fields, on the real store."""
 
+import functools
 import json
 from urllib.parse import quote
 
 import pytest
+from bson import ObjectId
+from motor import motor_tornado
+from pymongo.monitoring import CommandListener
 
 from tornado_logsrv import jsontext, records
 from tornado_logsrv.config import Options
@@ -196,6 +200,49 @@ class TestTime:
         assert (response.code, problem["type"]) == (504, "urn:logsrv:problem:query-timeout")
         assert "--query_timeout" in problem["detail"]
         assert not [record for record in caplog.records if record.exc_info]
+
+
+class Asked(CommandListener):
+    """What MongoDB is asked for by queries of records."""
+
+    def __init__(self):
+        self.commands = []
+
+    def started(self, event):
+        if str(event.command.get(event.command_name)).startswith("logs"):
+            self.commands.append(event.command)
+
+    def succeeded(self, event):
+        """Nothing more to be seen."""
+
+    def failed(self, event):
+        """Nothing more to be seen."""
+
+
+class TestEnds:
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        listener = Asked()
+        client = functools.partial(motor_tornado.MotorClient, event_listeners=[listener])
+        monkeypatch.setattr("tornado_logsrv.store.MotorClient", client)
+        return listener
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            *("/logs", "/logs?q=level:error&from=now-1h", "/logs?q=$a.b:1&order=asc", "/logs?format=ndjson"),
+            *("/logs/histogram?from=2026-01-01", "/logs/fields", f"/logs/{ObjectId()}"),
+            *("/quarantine", f"/quarantine/{ObjectId()}"),
+        ],
+    )
+    @pytest.mark.gen_test
+    async def test_whatever_a_client_has_mongodb_look_for_has_an_end(self, asked, fetch, app, path):
+        await store(app, JOBS)
+        asked.commands.clear()
+        await fetch(path)
+        found = [command for command in asked.commands if "find" in command or "aggregate" in command]
+        assert found
+        assert all(0 < command["maxTimeMS"] <= 1000 * app.options.query_timeout for command in found), found
 
 
 @pytest.mark.gen_test
