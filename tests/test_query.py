@@ -250,6 +250,42 @@ def test_a_wrong_query_is_refused_at_its_column(query: str, column: int, said: s
     assert caught.value.column == column
 
 
+@pytest.mark.parametrize(
+    ("query", "nearest"),
+    [
+        ('level:error "abc', 'level:error "abc"'),
+        ('(a AND "b c', '(a AND "b c")'),
+        ("(a OR b", "(a OR b)"),
+        ("((a", "((a))"),
+        ("x:[1", "x:[1 TO *]"),
+        ("x:(a OR [1 TO", "x:(a OR [1 TO *])"),
+        ("x:[1 TO 5", "x:[1 TO 5]"),
+        ("a)", "a"),
+        ("a AND", "a"),
+        ("OR a", "a"),
+        ("a AND OR b", "a OR b"),
+        ("NOT", '"NOT"'),
+        ("fuzzy~2 AND b", "fuzzy AND b"),
+        ("boost^1.5", "boost"),
+        ("a \\", "a"),
+        ("level:", "level:*"),
+        ("a:b:c", 'a:"b:c"'),
+        ("http://x/y", '"http://x/y"'),
+        ("path:/api/v1", 'path:"/api/v1"'),
+        ("é && x:/a b", 'é && x:"/a" b'),
+        ("-", '"-"'),
+        ("timestamp:yesterday", ""),
+        ("x:{1 TO 5 b", ""),
+        ("a\0", ""),
+        ("(" + "a" * 300, ""),
+    ],
+)
+def test_the_nearest_query_that_can_be_read_is_offered(query: str, nearest: str) -> None:
+    with pytest.raises(QueryError) as caught:
+        parse(query)
+    assert caught.value.nearest == nearest
+
+
 def test_filters_of_simple_fields_are_flat_so_that_an_index_can_serve_them() -> None:
     found = parse("timestamp:[now-1h TO now] level:error status:500 -service:b _exists_:x").filter(NOW)
     assert found["timestamp"] == {"$gte": DatetimeMS(NOW - 3_600_000), "$lt": DatetimeMS(NOW + 1)}

@@ -588,6 +588,7 @@ def test_any_text_is_a_query_or_an_error_that_points_into_it(text: str) -> None:
     if query is None:
         assert 1 <= refusal.column <= len(text) + 1
         assert str(refusal).startswith(f"q: column {refusal.column}: ")
+        assert not refusal.nearest or parse(refusal.nearest)
     else:
         assert isinstance(query.filter(NOW), dict)
         query.matches({"message": text, "data": {"a": text}}, NOW)

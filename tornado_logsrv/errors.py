@@ -55,12 +55,16 @@ class Unreadable(Refused):
 
 
 class BadParameter(Refused):
-    """The query parameter ``name`` has a value that is not allowed, at ``column`` (from 1) where that is known."""
+    """The query parameter ``name`` has a value that is not allowed, at ``column`` (from 1) where that is known.
+
+    ``nearest`` is one that is allowed, and may be meant; empty where none is near.
+    """
 
     def __init__(self, name: str, problem: str, column: int | None = None) -> None:
         super().__init__(f"{name}: {problem}")
         self.name = name
         self.column = column
+        self.nearest = ""
 
 
 class UnsupportedMedia(Refused):

@@ -77,4 +77,5 @@ def whole_answer(error: errors.Unavailable, name: str) -> bytes:
 def _about_parameter(error: errors.Refused) -> dict[str, Any]:
     if not isinstance(error, errors.BadParameter):
         return {}
-    return {"parameter": error.name} | ({} if error.column is None else {"column": error.column})
+    where = {} if error.column is None else {"column": error.column}
+    return {"parameter": error.name} | where | ({"nearest": error.nearest} if error.nearest else {})

@@ -87,22 +87,23 @@ async def test_from_may_be_relative_to_now(fetch, app):
 
 
 @pytest.mark.parametrize(
-    ("query", "column", "said"),
+    ("query", "column", "said", "nearest"),
     [
-        ("level:", 7, "nothing to look for"),
-        ("(a OR b", 1, "not closed"),
-        ("a AND", 3, "nothing stands behind AND"),
-        ("x:[1 TO]", None, "range"),
-        ("/(a+)+$(/", None, ""),
-        ("a" * 2001, 2001, "2000 characters"),
+        ("level:", 7, "nothing to look for", "level:*"),
+        ("(a OR b", 1, "not closed", "(a OR b)"),
+        ("a AND", 3, "nothing stands behind AND", "a"),
+        ("x:[1 TO]", None, "range", None),
+        ("/(a+)+$(/", None, "", None),
+        ("a" * 2001, 2001, "2000 characters", None),
     ],
 )
 @pytest.mark.gen_test
-async def test_a_wrong_query_is_a_400_that_points_at_the_column(fetch, query, column, said):
+async def test_a_wrong_query_is_a_400_that_points_at_the_column(fetch, query, column, said, nearest):
     response = await fetch(f"/logs?q={quote(query)}")
     problem = json.loads(response.body)
     assert (response.code, problem["type"]) == (400, "urn:logsrv:problem:bad-parameter")
     assert problem["parameter"] == "q"
+    assert problem.get("nearest") == nearest
     assert 1 <= problem["column"] <= len(query) + 1
     assert column is None or problem["column"] == column
     assert said in problem["detail"]

@@ -44,6 +44,7 @@ names become paths or literals. ``~`` and ``^`` are refused. Limits: 2,000 chara
 wildcards in a term, 200 characters in a regular expression.
 """
 
+import contextlib
 import dataclasses
 import re
 import time
@@ -54,6 +55,7 @@ from luqum.exceptions import ParseError
 from luqum.thread import parse as parse_lucene
 
 from .conditions import Context, Document
+from .mending import changes
 from .moments import moment
 from .nodes import Everything, Node, time_range
 from .reader import Reader
@@ -63,6 +65,8 @@ from .tokens import Prepared, QueryError, prepare
 __all__ = ["Query", "QueryError", "Sight", "moment", "parse"]
 
 _POSITION = re.compile(r"position (\d+)")
+#: What people write by hand. Each reading of a longer one takes milliseconds, in which nobody else has his turn.
+_LONGEST_MENDED = 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +95,26 @@ class Query:
 
 
 def parse(text: str) -> Query:
-    """Read a query. Raises QueryError, which points at the column and says what would be right."""
+    """Read a query. Raises QueryError, which points at the column, says what would be right, and what is nearest."""
+    try:
+        return _read(text)
+    except QueryError as error:
+        error.nearest = _nearest(text, error.column or 1)
+        raise
+
+
+def _nearest(text: str, column: int) -> str:
+    if len(text) > _LONGEST_MENDED:
+        return ""
+    for changed in changes(text, column):
+        with contextlib.suppress(QueryError):
+            if changed.strip():
+                _read(changed)
+                return changed
+    return ""
+
+
+def _read(text: str) -> Query:
     if not text.strip():
         return Query(text, Everything())
     prepared = prepare(text)

@@ -127,11 +127,16 @@ def _broken(source: str, at: int) -> QueryError:
     return QueryError(at + 1, "\\ stands before nothing; write \\\\ for the character")
 
 
+def value_at(source: str, at: int) -> slice:
+    """Where what stands around ``at`` is, from space to space: as far as it can be meant as one value."""
+    start = at - len(re.split(r"[\s(]", source[:at])[-1])
+    end = at + len(re.split(r"[\s)]", source[at:])[0])
+    name, _, value = source[start:end].partition(":")
+    return slice(start if not value or value.startswith("//") else start + len(name) + 1, end)
+
+
 def _value_at(source: str, at: int) -> str:
-    """What stands around ``at``, from space to space: as far as it can be meant as one value."""
-    run = re.split(r"[\s(]", source[:at])[-1] + re.split(r"[\s)]", source[at:])[0]
-    _, _, value = run.partition(":")
-    return (run if not value or value.startswith("//") else value)[:80]
+    return source[value_at(source, at)][:80]
 
 
 def _join_signs(tokens: list[Token]) -> None:

@@ -43,6 +43,7 @@ _PROBLEM: Schema = operations.named(
             "detail": TEXT,
             "parameter": {"type": "string", "description": "of bad-parameter: which one"},
             "column": {"type": "integer", "description": "of bad-parameter: where in it, from 1"},
+            "nearest": {"type": "string", "description": "of bad-parameter: what is allowed, and may be meant"},
         },
         type=TEXT,
         title=TEXT,

@@ -7,6 +7,7 @@ export class Problem extends Error {
 		this.status = status;
 		this.parameter = members.parameter;
 		this.column = members.column;
+		this.nearest = members.nearest;
 	}
 }
 

@@ -2,7 +2,7 @@
 
 import { $, button, count, h } from './dom.js';
 import { known } from './fields.js';
-import { mended, term, wrongPart } from './query.js';
+import { term } from './query.js';
 import { go, state } from './state.js';
 
 const input = $('q');
@@ -37,18 +37,20 @@ export function showQuery() {
 	mirror();
 }
 
-/** Say what is wrong, underline it, and offer the nearest that may be right. */
-export function showWrong(problem) {
-	const part = problem.column && wrongPart(state().q, problem.column);
-	const nearest = part && mended(state().q, part);
-	wrong.replaceChildren(problem.message.replace(/^q: c/, 'C'), ...(nearest ? ['. Try ', button(nearest, () => ask(nearest))] : []));
+/** Say what is wrong, underline it, and offer the nearest that is right. */
+export function showWrong({ message, column, nearest }) {
+	wrong.replaceChildren(message.replace(/^q: c/, 'C'), ...(nearest ? ['. Try ', button(nearest, () => ask(nearest))] : []));
 	wrong.hidden = false;
 	input.setAttribute('aria-invalid', 'true');
-	mirror(part);
+	mirror(column);
 }
 
-function mirror(part) {
-	under.replaceChildren(...(part ? [input.value.slice(0, part[0]), h('mark', {}, input.value.slice(...part) || ' ')] : []));
+/** Put below the input what it shows, with the word at `column` marked; columns count characters from 1. */
+function mirror(column) {
+	const characters = [...input.value];
+	const before = characters.slice(0, Math.min(column, characters.length) - 1).join('');
+	const word = /^(\w+|.)/su.exec(input.value.slice(before.length))?.[0];
+	under.replaceChildren(...(column && word ? [before, h('mark', {}, word)] : []));
 	under.scrollLeft = input.scrollLeft;
 }
 

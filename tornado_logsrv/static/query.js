@@ -1,4 +1,4 @@
-// The text of a query: its terms, and what is meant where it is wrong.
+// The text of a query: its terms, and what may be meant by one that finds nothing.
 
 import { plain } from './api.js';
 
@@ -51,30 +51,6 @@ export function toggled(q, one) {
 
 /** The excluded values of a field, as terms. */
 export const dropped = (q, name) => (terms(q) ?? []).filter((each) => bare(each) !== each && bare(each).startsWith(`${name}:`)).map(bare);
-
-/** Where the wrong word of `q` begins and ends; `column` counts characters from 1. */
-export function wrongPart(q, column) {
-	const begin = [...q].slice(0, column - 1).join('').length;
-	if (begin >= q.length) return [Math.max(0, q.length - 1), q.length];
-	const word = /^(?:AND|OR|NOT|&&|\|\|)(?=\s|$)|^[^\s]/u.exec(q.slice(begin));
-	return [begin, begin + (word?.[0].length ?? 1)];
-}
-
-/** The nearest query that may be right, for one that is wrong at [begin, end); empty when none is near. */
-export function mended(q, [begin, end]) {
-	const [before, wrong, after] = [q.slice(0, begin), q.slice(begin, end), q.slice(end)];
-	const start = Math.max(...[' ', '(', ':'].map((mark) => before.lastIndexOf(mark))) + 1;
-	const word = /^\S*/.exec(q.slice(start))[0];
-	if (wrong === '"') return `${q}"`;
-	if (wrong === '(') return `${q})`;
-	if (wrong === '[' || wrong === '{') return q.replace(/\s*$/, '') + (/\bTO\s+\S/.test(after) ? ']' : /\bTO\s*$/.test(after) ? ' *]' : ' TO *]');
-	if (/^[)\]}\\]$/.test(wrong)) return before + after;
-	if (wrong === '~' || wrong === '^') return before + after.replace(/^[\d.]+/, '');
-	if (wrong === '/') return `${q.slice(0, start)}"${word.replace(/"/g, '')}"${q.slice(start + word.length)}`;
-	if (wrong === ':') return `${q.slice(0, start)}"${word.replace(/"/g, '')}"${q.slice(start + word.length)}`;
-	if (/^(AND|OR|NOT|&&|\|\|)$/.test(wrong)) return (before.trimEnd() + after).trim();
-	return '';
-}
 
 /** Queries that may be meant by one that finds nothing; `names` are the fields that there are. */
 export function meant(q, names) {
