@@ -18,9 +18,10 @@ export const whenDenied = (listener) => (denied = listener);
 /** The response to a request of this page; raises Problem, or AbortError when `signal` says so. */
 export async function request(path, { params = {}, headers = {}, ...more } = {}) {
 	const query = new URLSearchParams(Object.entries(params).filter(([, value]) => value !== '' && value !== undefined));
+	const asked = { headers: { 'X-Logsrv-Page': '1', ...headers }, ...more };
 	let response;
 	try {
-		response = await fetch(query.size ? `${path}?${query}` : path, { headers: { 'X-Logsrv-Page': '1', ...headers }, ...more });
+		response = await fetch(query.size ? `${path}?${query}` : path, asked);
 	} catch (error) {
 		if (error.name === 'AbortError') throw error;
 		throw new Problem(0, { detail: 'The server does not answer' });

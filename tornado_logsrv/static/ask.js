@@ -39,7 +39,8 @@ export function showQuery() {
 
 /** Say what is wrong, underline it, and offer the nearest that is right. */
 export function showWrong({ message, column, nearest }) {
-	wrong.replaceChildren(message.replace(/^q: c/, 'C'), ...(nearest ? ['. Try ', button(nearest, () => ask(nearest))] : []));
+	const better = nearest ? ['. Try ', button(nearest, () => ask(nearest))] : [];
+	wrong.replaceChildren(message.replace(/^q: c/, 'C'), ...better);
 	wrong.hidden = false;
 	input.setAttribute('aria-invalid', 'true');
 	mirror(column);

@@ -5,17 +5,18 @@ export function h(tag, attributes = {}, ...children) {
 	const element = document.createElement(tag);
 	for (const [name, value] of Object.entries(attributes)) {
 		if (typeof value === 'function') element.addEventListener(name.slice(2), value);
-		else if (value === true) element.setAttribute(name, '');
-		else if (value !== undefined && value !== null && value !== false) element.setAttribute(name, value);
+		else if (is(value)) element.setAttribute(name, value === true ? '' : value);
 	}
-	element.append(...children.filter((child) => child !== undefined && child !== null && child !== false));
+	element.append(...children.flat().filter(is));
 	return element;
 }
+
+const is = (value) => value !== undefined && value !== null && value !== false;
 
 export const $ = (id) => document.getElementById(id);
 
 /** A button that says what it does. */
-export const button = (label, onclick, attributes = {}) => h('button', { type: 'button', onclick, ...attributes }, label);
+export const button = (label, onclick, attributes) => h('button', { type: 'button', onclick, ...attributes }, label);
 
 /** Set a text only where it changes: screen readers are told of changes alone. */
 export function say(element, text) {
@@ -38,25 +39,19 @@ export async function copy(text, from) {
 }
 
 function flash(element, text) {
-	const before = element.dataset.label ?? element.textContent;
-	element.dataset.label = before;
+	element.dataset.label ??= element.textContent;
 	element.textContent = text;
 	clearTimeout(element.flashing);
-	element.flashing = setTimeout(() => {
-		element.textContent = before;
-	}, 1200);
+	element.flashing = setTimeout(() => say(element, element.dataset.label), 1200);
 }
 
 const numbers = new Intl.NumberFormat('en');
 const compact = new Intl.NumberFormat('en', { notation: 'compact', maximumFractionDigits: 1 });
 
+const sizes = new Intl.NumberFormat('en', { style: 'unit', unit: 'byte', unitDisplay: 'narrow', notation: 'compact' });
+
+export const bytes = (n) => sizes.format(n);
 export const count = (n) => numbers.format(n);
 export const short = (n) => (n < 100000 ? numbers.format(n) : compact.format(n));
 export const plural = (n, noun) => `${count(n)} ${noun}${n === 1 ? '' : 's'}`;
 
-export function bytes(n) {
-	const units = ['B', 'KB', 'MB', 'GB', 'TB'];
-	let i = 0;
-	for (; n >= 1000 && i < units.length - 1; i++) n /= 1000;
-	return `${n < 10 && i ? n.toFixed(1) : Math.round(n)} ${units[i]}`;
-}

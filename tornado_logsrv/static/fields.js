@@ -17,8 +17,18 @@ export let known = new Map();
 export async function loadFields(asked, signal) {
 	say($('sample'), '');
 	const found = await json('logs/fields', { params: asked, signal });
-	if (found.fields.length) known = new Map(found.fields.map((field) => [field.name, field]));
+	learn(found);
 	show(found);
+}
+
+/** The fields that there are, also when no search has found any. */
+export async function someFields(signal) {
+	if (!known.size) learn(await json('logs/fields', { signal }));
+	return known;
+}
+
+function learn({ fields }) {
+	if (fields.length) known = new Map(fields.map((field) => [field.name, field]));
 }
 
 function show({ fields, sampled, complete }) {
@@ -31,23 +41,25 @@ function show({ fields, sampled, complete }) {
 
 function of({ name, values, count: times }, sampled) {
 	const list = h('ul');
+	const fill = () => list.children.length || list.append(...values.map((each) => value(name, each, sampled)));
 	const details = h('details', { open: opened.get(name) ?? false, ontoggle: () => {
 		opened.set(name, details.open);
-		if (details.open && !list.children.length) list.append(...values.map((each) => value(name, each, sampled)));
+		fill();
 	} }, h('summary', {}, h('bdi', {}, name), h('span', { class: 'n' }, short(times))), list);
-	if (details.open) list.append(...values.map((each) => value(name, each, sampled)));
+	if (details.open) fill();
 	return details;
 }
 
 function value(name, { value: exact, count: n }, sampled) {
 	const text = plain(exact);
 	const stands = standing(state().q, term(name, exact));
+	const about = `${name}: ${text}`;
 	const bar = h('span', { class: 'bar' });
 	bar.style.width = `${(100 * n) / sampled}%`;
 	return h('li', {},
 		button(h('bdi', {}, text || '""'), (event) => (event.altKey ? exclude : filterBy)(name, exact), {
-			class: 'value', title: `${name}: ${text}\nClick to filter, Alt-click to exclude`, 'aria-pressed': String(stands === 'kept'),
+			class: 'value', title: `${about}\nClick to filter, Alt-click to exclude`, 'aria-pressed': String(stands === 'kept'),
 		}),
-		h('span', { class: 'n' }, short(n)),
-		button('−', () => exclude(name, exact), { class: 'not', 'aria-label': `Exclude ${name}: ${text}`, title: 'Exclude' }), bar);
+		button('−', () => exclude(name, exact), { class: 'not', 'aria-label': `Exclude ${about}`, title: 'Exclude' }),
+		h('span', { class: 'n' }, short(n)), bar);
 }

@@ -19,7 +19,9 @@ let shown = null;
 let at = -1;
 let anchor = -1;
 
-const byLevel = ([a], [b]) => ORDER.indexOf(kindOf(a)) - ORDER.indexOf(kindOf(b));
+/** The counts by level, the worst first. */
+const levelsOf = (levels) => Object.entries(levels).sort(([a], [b]) => badness(a) - badness(b));
+const badness = (level) => ORDER.indexOf(kindOf(level));
 
 /** Count what is asked for, and show it, or why it is not counted. */
 export async function count_(asked, signal) {
@@ -42,7 +44,8 @@ export function uncounted(text) {
 async function counts(asked, signal) {
 	let { from } = asked;
 	if (!from) {
-		const [oldest] = await json('logs', { params: { to: asked.to, order: 'asc', limit: 1, fields: 'timestamp' }, signal });
+		const params = { to: asked.to, order: 'asc', limit: 1, fields: 'timestamp' };
+		const [oldest] = await json('logs', { params, signal });
 		from = oldest?.timestamp ?? '';
 	}
 	return json('logs/histogram', { params: { ...asked, from }, signal });
@@ -63,7 +66,7 @@ export function draw() {
 	const paths = new Map(ORDER.map((kind) => [kind, '']));
 	buckets.forEach((bucket, index) => {
 		let y = HEIGHT;
-		for (const [level, n] of Object.entries(bucket.levels).sort(byLevel)) {
+		for (const [level, n] of levelsOf(bucket.levels)) {
 			// However few, they are to be seen.
 			const tall = Math.max(2, (n / most) * (HEIGHT - 4));
 			y -= tall;
@@ -79,7 +82,8 @@ export function draw() {
 	chart.setAttribute('aria-valuemax', buckets.length - 1);
 	legend(levels);
 	read(-1);
-	chart.setAttribute('aria-valuetext', `${plural(total, 'record')} in bars of ${interval}; arrow keys go from bar to bar`);
+	const said = `${plural(total, 'record')} in bars of ${interval}; arrow keys go from bar to bar`;
+	chart.setAttribute('aria-valuetext', said);
 }
 
 const begin = () => Date.parse(shown.from);
@@ -88,25 +92,30 @@ const startOf = (index) => Date.parse(shown.buckets[index].time);
 
 function legend(levels) {
 	const { q } = state();
-	const gone = dropped(q, 'level').filter((each) => !Object.keys(levels).some((level) => term('level', level) === each));
-	$('legend').replaceChildren(
-		...Object.entries(levels).sort(byLevel).map(([level, n]) => {
-			const own = level ? term('level', level) : 'NOT _exists_:level';
-			const name = level ? wordOf(level) : 'no level';
-			return h('li', {},
-				button(h('span', { class: `swatch ${kindOf(level)}` }), () => go({ q: toggled(q, own), at: '' }), { 'aria-pressed': String(standing(q, own) === 'kept'), title: `Only ${name}` , 'aria-label': `Only ${name}: ${n}` }),
-				button('−', () => go({ q: toggled(q, level ? `NOT ${own}` : '_exists_:level'), at: '' }), { class: 'not', 'aria-label': `Not ${name}`, title: `Not ${name}` }));
-		}),
-		...gone.map((each) => h('li', {}, button(h('s', {}, each.slice(6)), () => go({ q: toggled(q, `NOT ${each}`), at: '' }), { title: 'Show them again', 'aria-label': `Show ${each} again` }))));
-	Object.entries(levels).sort(byLevel).forEach(([level, n], index) =>
-		$('legend').children[index].firstChild.append(` ${level ? wordOf(level) : 'none'} `, h('b', {}, short(n))));
+	const toggle = (label, one, more) => button(label, () => go({ q: toggled(q, one), at: '' }), more);
+	const shown = levelsOf(levels).map(([level, n]) => {
+		const name = level ? wordOf(level) : 'no level';
+		const own = level ? term('level', level) : 'NOT _exists_:level';
+		const other = level ? `NOT ${own}` : '_exists_:level';
+		return h('li', {},
+			toggle([h('span', { class: `swatch ${kindOf(level)}` }), ` ${level ? name : 'none'} `, h('b', {}, short(n))], own, {
+				'aria-pressed': String(standing(q, own) === 'kept'), title: `Only ${name}`, 'aria-label': `Only ${name}: ${n}`,
+			}),
+			toggle('−', other, { class: 'not', 'aria-label': `Not ${name}`, title: `Not ${name}` }));
+	});
+	const here = new Set(Object.keys(levels).map((level) => term('level', level)));
+	const gone = dropped(q, 'level').filter((one) => !here.has(one)).map((one) => {
+		const again = { title: 'Show them again', 'aria-label': `Show ${one} again` };
+		return h('li', {}, toggle(h('s', {}, one.slice('level:'.length)), `NOT ${one}`, again));
+	});
+	$('legend').replaceChildren(...shown, ...gone);
 }
 
 function read(index) {
 	at = index;
 	if (index < 0) return say(readout, `${shown.interval} a bar`);
 	const bucket = shown.buckets[index];
-	const of = Object.entries(bucket.levels).sort(byLevel).map(([level, n]) => `${count(n)} ${level ? wordOf(level) : 'without level'}`);
+	const of = levelsOf(bucket.levels).map(([level, n]) => `${count(n)} ${level ? wordOf(level) : 'without level'}`);
 	const text = `${local(startOf(index)).slice(0, shown.interval_ms < 1000 ? 23 : 19)}  ${of.join(', ') || 'none'}`;
 	say(readout, text);
 	chart.setAttribute('aria-valuenow', index);

@@ -21,7 +21,8 @@ const KEYS = {
 const ALIASES = { ArrowDown: 'j', ArrowUp: 'k', Escape: 'Esc' };
 
 /** The keys, for the help. */
-export const keyTable = () => Object.entries(KEYS).map(([key, [meaning]]) => h('tr', {}, h('td', {}, h('kbd', {}, key)), h('td', {}, meaning)));
+export const keyTable = () =>
+	Object.entries(KEYS).map(([key, [meaning]]) => h('tr', {}, h('td', {}, h('kbd', {}, key)), h('td', {}, meaning)));
 
 const field = () => document.activeElement.closest?.('.pair');
 
@@ -63,7 +64,8 @@ addEventListener('keydown', (event) => {
 	if (!KEYS[key] || (single && state().keys === 'off')) return;
 	// What has the focus knows its own Enter.
 	if (key === 'Enter' && event.target.closest('button, a, summary, [role=slider]')) return;
-	if (/^Arrow|Home|End/.test(event.key) && !event.target.closest('#rows, body:not(:has(#rows :focus))')) return;
+	// So does what scrolls.
+	if (/^(Arrow|Home|End)/.test(event.key) && event.target !== document.body && !event.target.closest('#rows')) return;
 	event.preventDefault();
 	KEYS[key][1]();
 });

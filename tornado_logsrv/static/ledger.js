@@ -1,7 +1,7 @@
 // What became of every record, and whether the server has its MongoDB and its Redis.
 
 import { json } from './api.js';
-import { $, button, count, h, say, short } from './dom.js';
+import { $, button, count, h, plural, say, short } from './dom.js';
 import { go, state } from './state.js';
 import { local, zone } from './times.js';
 
@@ -14,6 +14,8 @@ const MEANING = {
 	quarantined: 'MongoDB refused them: see the quarantine',
 	refused: 'Not taken; their senders were told',
 };
+
+const BALANCE = 'received = stored + queued + quarantined + refused';
 
 let since = 0;
 let last = null;
@@ -33,7 +35,8 @@ export async function look() {
 	} catch (error) {
 		if (error.status === 401) return;
 		since ||= Date.now();
-		return notice(error.status ? error.message : `The server does not answer since ${when(since)}. This page tries again.`);
+		const silent = `The server does not answer since ${when(since)}. This page tries again.`;
+		return notice(error.status ? error.message : silent);
 	}
 	since = 0;
 	show(last);
@@ -44,17 +47,18 @@ const when = (ms) => `${local(ms).slice(11, 19)} ${zone(ms)}`;
 /** Who may see but a part of the records is not told of the balance, MongoDB and Redis: they are of all. */
 function show({ total, balanced, store, journal }) {
 	const place = $('ledger');
-	if (!place.children.length) place.append(...COLUMNS.map(column), h('span', { id: 'balance', title: 'received = stored + queued + quarantined + refused' }));
+	if (!place.children.length) place.append(...COLUMNS.map(column), h('span', { id: 'balance', title: BALANCE }));
 	COLUMNS.forEach((name, index) => {
 		const number = place.children[index].lastChild;
 		say(number, short(total[name]));
 		number.title = count(total[name]);
 	});
 	say($('balance'), { true: '✓ balanced', false: '⚠ does not balance' }[balanced] ?? '');
-	const kept = `${count(total.queued)} new record${total.queued === 1 ? ' is' : 's are'} safe in the queue and will be stored`;
+	const away = (name, { since }) => `${name} is away since ${when(Date.parse(since))}:`;
+	const safe = `${plural(total.queued, 'new record')} ${total.queued === 1 ? 'is' : 'are'} safe in the queue`;
 	notice([
-		store?.available === false && `MongoDB is away since ${when(Date.parse(store.since))}: what is stored cannot be searched; ${kept}.`,
-		journal?.available === false && `Redis is away since ${when(Date.parse(journal.since))}: records that ask for ack=journal are refused meanwhile.`,
+		store?.available === false && `${away('MongoDB', store)} what is stored cannot be searched; ${safe}.`,
+		journal?.available === false && `${away('Redis', journal)} records that ask for ack=journal are refused meanwhile.`,
 	].filter(Boolean).join(' '));
 }
 

@@ -72,17 +72,26 @@ function progress(ms, controller, what) {
 	$('busy').hidden = !slow;
 	document.body.classList.toggle('busy', slow && what === 'Searching');
 	if (!slow) return;
-	say($('busy').firstChild, `${what}, ${(ms / 1000).toFixed(1)} s `);
+	say($('busy').firstChild, `${what}, ${seconds(ms)} `);
 	$('cancel').onclick = () => controller.abort();
 }
 
 function failed(error, ms) {
-	if (error.name === 'AbortError') return river.isEmpty() && empty([h('p', {}, `Cancelled after ${(ms / 1000).toFixed(1)} s. `, button('Search again', begin))]);
+	const again = button('Search again', begin);
 	if (error.status === 401) return;
 	if (error.parameter) return showWrong(error);
+	if (error.name === 'AbortError') {
+		if (river.isEmpty()) empty([h('p', {}, `Cancelled after ${seconds(ms)}. `, again)]);
+		return;
+	}
+	const advice = error.status === 504
+		? 'Narrow the time, or ask for a field that has an index. '
+		: 'What is new is safe in the queue. ';
 	uncounted('');
-	empty([h('h2', {}, error.message), h('p', {}, error.status === 504 ? 'Narrow the time, or ask for a field that has an index. ' : 'What is new is safe in the queue. ', button('Search again', begin))]);
+	empty([h('h2', {}, error.message), h('p', {}, advice, again)]);
 }
+
+const seconds = (ms) => `${(ms / 1000).toFixed(1)} s`;
 
 function empty(children) {
 	river.show([], null);
@@ -108,26 +117,34 @@ function begin() {
 
 // What is beside the river
 
-const PANELS = {
-	help: ['Help', (place) => place.append(
+const NAMES = `Names are keys of data; message, timestamp, source and _id mean themselves. Words match in any case.
+	AND, OR and NOT are in capitals.`;
+
+function showHelp(place) {
+	const off = state().keys === 'off';
+	place.append(
 		h('h3', {}, 'Keys'), h('table', {}, ...keyTable()),
-		button(state().keys === 'off' ? 'Single keys are off' : 'Single keys are on', () => go({ keys: state().keys === 'off' ? '' : 'off' }, true)),
-		h('h3', {}, 'Search'), h('table', {}, ...syntax()),
-		h('p', { class: 'quiet' }, 'Names are keys of data; message, timestamp, source and _id mean themselves. Words match in any case. AND, OR and NOT are in capitals.'))],
+		button(`Single keys are ${off ? 'off' : 'on'}`, () => go({ keys: off ? '' : 'off' }, true)),
+		h('h3', {}, 'Search'), h('table', {}, ...syntax()), h('p', { class: 'quiet' }, NAMES));
+}
+
+const PANELS = {
+	help: ['Help', showHelp],
 	quarantine: ['Quarantine', showQuarantine],
 	export: ['Export', showExport],
 };
+
+const openers = document.querySelectorAll('nav [value]');
 
 function showPanel() {
 	const [title, fill] = PANELS[state().panel] ?? [];
 	$('panel').hidden = !title;
 	document.body.dataset.panel = state().panel;
-	for (const name of ['help', 'export']) $(name).setAttribute('aria-expanded', String(state().panel === name));
-	$('fields-open').setAttribute('aria-expanded', String(state().panel === 'fields'));
+	for (const each of openers) each.setAttribute('aria-expanded', each.value === state().panel);
 	if (!title) return;
 	say($('panel-title'), title);
 	$('panel-body').replaceChildren();
-	Promise.resolve(fill($('panel-body'))).catch((error) => $('panel-body').append(h('p', {}, error.message)));
+	Promise.try(fill, $('panel-body')).catch((error) => $('panel-body').append(h('p', {}, error.message)));
 }
 
 function showTimes() {
@@ -165,8 +182,7 @@ $('live').onclick = () => {
 	go({ live, ...(live && { at: '', to: '', from: state().to ? 'now-1h' : state().from }) });
 };
 $('zone').onclick = () => go({ utc: state().utc ? '' : '1' }, true);
-for (const name of ['help', 'export']) $(name).onclick = () => go({ panel: state().panel === name ? '' : name });
-$('fields-open').onclick = () => go({ panel: state().panel === 'fields' ? '' : 'fields' });
+for (const each of openers) each.onclick = () => go({ panel: state().panel === each.value ? '' : each.value });
 $('panel-close').onclick = () => go({ panel: '' });
 $('around-back').onclick = () => back({ at: '', open: '' });
 $('link').onclick = (event) => {
@@ -175,9 +191,6 @@ $('link').onclick = (event) => {
 	copy(new URL(urlOf(fixed), location), $('link'));
 };
 
-tail.whenArrived(() => {
-	if (!river.isEmpty()) $('empty').hidden = true;
-});
 whenDenied(askForToken);
 showTimes();
 showLive();

@@ -4,10 +4,13 @@ import { page, request } from './api.js';
 import { $, button, h, say } from './dom.js';
 import { full, local } from './times.js';
 
+const NOTHING = `Nothing is in quarantine. Records that MongoDB refuses, and lines that are no JSON, would be here with
+	the reason.`;
+
 /** Show the quarantine in `place`. */
 export async function showQuarantine(place, next = {}) {
 	const { records, next: more } = await page('quarantine', { params: { limit: 50, ...next } });
-	if (!records.length && !place.children.length) place.append(h('p', { class: 'quiet' }, 'Nothing is in quarantine. Records that MongoDB refuses, and lines that are no JSON, would be here with the reason.'));
+	if (!records.length && !place.children.length) place.append(h('p', { class: 'quiet' }, NOTHING));
 	place.append(...records.map(item));
 	if (more) place.append(button('Older ones', async (event) => {
 		await showQuarantine(place, more);
@@ -19,10 +22,12 @@ function item(entry) {
 	const { _id, time, source, code, reason, form, original } = entry;
 	const text = form === 'bson' ? JSON.stringify(original.data, null, 2) : original;
 	const said = h('p', { role: 'status' });
-	const area = h('textarea', { rows: Math.min(12, text.split('\n').length + 1), spellcheck: 'false', 'aria-label': 'Data to store in place of what was sent', hidden: form === 'bson' });
-	area.value = text;
-	const sent = h('pre', { tabindex: '0', 'aria-label': 'What was sent' }, text);
-	sent.hidden = form !== 'bson';
+	const bson = form === 'bson';
+	const area = h('textarea', {
+		rows: Math.min(12, text.split('\n').length + 1), spellcheck: 'false', hidden: bson,
+		'aria-label': 'Data to store in place of what was sent',
+	}, text);
+	const sent = h('pre', { tabindex: '0', hidden: !bson, 'aria-label': 'What was sent' }, text);
 	const path = `quarantine/${_id}`;
 	const act = async (call, done) => {
 		say(said, '');
@@ -47,6 +52,6 @@ function item(entry) {
 	});
 	const box = h('article', {}, h('p', {}, h('b', {}, reason), ` `, h('span', { class: 'quiet' }, `code ${code}`)),
 		h('p', { class: 'quiet', title: full(Date.parse(time)) }, `${local(Date.parse(time))} · ${source}`),
-		sent, area, h('div', { class: 'tools' }, button('Replay', replay), form === 'bson' && correct, forget), said);
+		sent, area, h('div', { class: 'tools' }, button('Replay', replay), bson && correct, forget), said);
 	return box;
 }

@@ -7,8 +7,8 @@ export const term = (name, value) => `${name.replace(/[^\w.@-]/gu, '\\$&').repla
 
 function quoted(value) {
 	const text = plain(value);
-	if (typeof value !== 'string' || (/^[\w.@]([\w.@-]*)$/u.test(text) && !/^(AND|OR|NOT)$/.test(text))) return /^-/.test(text) ? `"${text}"` : text;
-	return `"${text.replace(/["\\]/g, '\\$&')}"`;
+	const bare = typeof value !== 'string' || (/^[\w.@][\w.@-]*$/u.test(text) && !/^(AND|OR|NOT)$/.test(text));
+	return bare && !text.startsWith('-') ? text : `"${text.replace(/["\\]/g, '\\$&')}"`;
 }
 
 const TOKEN = /"(?:[^"\\]|\\.)*"?|\\.|\s+|[()[\]{}]|[^\s"\\()[\]{}]+/gsu;
@@ -29,7 +29,8 @@ function terms(q) {
 		} else open += token;
 	}
 	if (open.trim()) found.push(open);
-	return found.some((each) => each === 'OR' || each === '||') ? null : found.filter((each) => each !== 'AND' && each !== '&&');
+	if (found.some((each) => each === 'OR' || each === '||')) return null;
+	return found.filter((each) => each !== 'AND' && each !== '&&');
 }
 
 const bare = (each) => each.replace(/^(NOT |-|!)/, '');
@@ -50,7 +51,10 @@ export function toggled(q, one) {
 }
 
 /** The excluded values of a field, as terms. */
-export const dropped = (q, name) => (terms(q) ?? []).filter((each) => bare(each) !== each && bare(each).startsWith(`${name}:`)).map(bare);
+export const dropped = (q, name) =>
+	(terms(q) ?? []).filter((each) => bare(each) !== each).map(bare).filter((each) => each.startsWith(`${name}:`));
+
+const THEMSELVES = /^(_|data|message$|source$|timestamp$)/;
 
 /** Queries that may be meant by one that finds nothing; `names` are the fields that there are. */
 export function meant(q, names) {
@@ -59,15 +63,16 @@ export function meant(q, names) {
 		.replace(/(^|\s)([\w.]+)\s*([<>]=?)\s*([\d.]+)/g, '$1$2:$3$4')
 		.replace(/\s(and|or|not)\s/g, (operator) => operator.toUpperCase());
 	const named = q.replace(/(^|[\s(-])([A-Za-z_][\w.]*):/g, (all, mark, name) => {
-		const near = names.has(name) || name.startsWith('data') || name.startsWith('_') || ['message', 'source', 'timestamp'].includes(name) ? '' : nearest(name, names);
+		const near = names.has(name) || THEMSELVES.test(name) ? '' : nearest(name, names);
 		return near ? `${mark}${near}:` : all;
 	});
 	return [...new Set([spelled, named])].filter((each) => each !== q);
 }
 
 function nearest(name, names) {
-	const near = [...names].map((other) => [distance(name.toLowerCase(), other.toLowerCase()), other]).sort(([a], [b]) => a - b)[0];
-	return near && near[0] <= Math.max(1, name.length / 3) ? near[1] : '';
+	const found = [...names.keys()].map((other) => [distance(name.toLowerCase(), other.toLowerCase()), other]);
+	const [letters, near] = found.sort(([a], [b]) => a - b)[0] ?? [Infinity];
+	return letters <= Math.max(1, name.length / 3) ? near : '';
 }
 
 /** How many letters are to be changed to make `b` of `a`. */
@@ -75,7 +80,9 @@ function distance(a, b) {
 	let row = Array.from({ length: b.length + 1 }, (_, i) => i);
 	for (let i = 1; i <= a.length; i++) {
 		const next = [i];
-		for (let j = 1; j <= b.length; j++) next[j] = Math.min(next[j - 1] + 1, row[j] + 1, row[j - 1] + (a[i - 1] !== b[j - 1]));
+		for (let j = 1; j <= b.length; j++) {
+			next[j] = Math.min(next[j - 1] + 1, row[j] + 1, row[j - 1] + (a[i - 1] !== b[j - 1]));
+		}
 		row = next;
 	}
 	return row[b.length];

@@ -21,11 +21,12 @@ const linkTo = (record) => ({ q: '', live: '', at: record.timestamp, open: recor
 /** What is shown below the line of a record. */
 export function detailOf({ record, mark, reason, ms }) {
 	const fields = [...fieldsOf(record)];
+	const more = fields.length - MOST_FIELDS;
 	const shown = fields.slice(0, MOST_FIELDS).map(([name, value, whole]) => field(name, value, whole));
 	const { state: _, ...stored } = record;
 	return h('div', { class: 'detail' },
 		h('div', { class: 'tools' },
-			button('Copy line', (event) => copy(String(record.message === 'Job processed' ? JSON.stringify(record.data) : record.message), event.target)),
+			button('Copy line', (event) => copy(textOf(record), event.target)),
 			button('Copy JSON', (event) => copy(JSON.stringify(stored, null, 2), event.target)),
 			button('Copy link', (event) => copy(new URL(urlOf(linkTo(record)), location), event.target)),
 			button('Lines around', () => go(linkTo(record))),
@@ -33,12 +34,19 @@ export function detailOf({ record, mark, reason, ms }) {
 			mark === 'quarantined' && h('span', { class: 'quiet' }, `in quarantine: ${reason}`)),
 		h('ul', { class: 'pairs', 'aria-label': 'Fields of this record' },
 			field('timestamp', full(ms).split('\n').join('  ·  '), true), ...shown,
-			fields.length > MOST_FIELDS && h('li', { class: 'quiet' }, `and ${fields.length - MOST_FIELDS} more fields, which Copy JSON has`),
+			more > 0 && h('li', { class: 'quiet' }, `and ${more} more fields, which Copy JSON has`),
 			...notes(record), field('_id', record._id)));
 }
 
+/** The text of a record, whole; of one that has none, its data. */
+function textOf({ message, data }) {
+	if (message !== 'Job processed') return String(message);
+	return typeof data === 'string' ? data : JSON.stringify(data);
+}
+
 const notes = (record) =>
-	(record.notes ?? []).map(({ path, change, original }) => field('note', `${path ?? ''} ${change ?? ''}, sent as ${original ?? ''}`, true));
+	(record.notes ?? []).map(({ path = '', change = '', original = '' }) =>
+		field('note', `${path} ${change}, sent as ${original}`, true));
 
 function field(name, value, whole) {
 	const text = plain(value);

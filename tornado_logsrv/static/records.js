@@ -5,10 +5,16 @@ import { isObject, plain } from './api.js';
 const TEXTS = ['message', 'msg', 'log', 'event', 'error'];
 const SERVICES = [
 	['service'], ['service.name'], ['service', 'name'], ['service_name'], ['app'], ['application'],
-	['resource', 'attributes', 'service.name'], ['labels', 'service_name'], ['labels', 'service'], ['labels', 'app'], ['labels', 'job'],
-	['kubernetes', 'container_name'], ['container_name'], ['logger'], ['logger_name'], ['program'], ['sourcetype'], ['host'], ['hostname'],
+	['resource', 'attributes', 'service.name'],
+	['labels', 'service_name'], ['labels', 'service'], ['labels', 'app'], ['labels', 'job'],
+	['kubernetes', 'container_name'], ['container_name'], ['logger'], ['logger_name'], ['program'], ['sourcetype'],
+	['host'], ['hostname'],
 ];
 const THEMSELVES = new Set(['_id', 'message', 'timestamp', 'source', 'data']);
+/** What stands elsewhere in the line, or as well. */
+const NO_REST = [
+	'level', 'level_number', 'severity_text', '@timestamp', 'time_unix_nano', 'observed_time_unix_nano', '_index',
+];
 const ANSI = /\x1b\[[0-9;]*[A-Za-z]/g;
 const LONGEST = 600;
 
@@ -18,7 +24,7 @@ export function lineOf(record) {
 	const [text, textKey] = textOf(record, data);
 	const service = SERVICES.map((path) => [path, at(data, path)]).find(([, value]) => typeof value === 'string' && value);
 	const level = data.level ?? '';
-	const skip = new Set(['level', 'level_number', 'severity_text', 'time_unix_nano', 'observed_time_unix_nano', textKey, service?.[0][0]]);
+	const skip = new Set([...NO_REST, textKey, service?.[0][0]]);
 	return {
 		level: isObject(level) ? '' : plain(level),
 		service: service?.[1] ?? '',
@@ -51,7 +57,8 @@ function restOf(data, skip) {
 	return found.join('  ').slice(0, LONGEST);
 }
 
-const oneLine = (text) => (text.length > 2 * LONGEST ? text.slice(0, 2 * LONGEST) : text).replace(ANSI, '').replace(/\s*[\r\n]+/g, ' ↵ ').slice(0, LONGEST);
+const oneLine = (text) =>
+	text.slice(0, 2 * LONGEST).replace(ANSI, '').replace(/\s*[\r\n]+/g, ' ↵ ').slice(0, LONGEST);
 
 /** Every field of a record, by the name that a query has for it, with its value; of an array, each element. */
 export function* fieldsOf(record) {

@@ -1,6 +1,6 @@
 // The lines that are read: many rows, of which only those in sight are on the page.
 
-import { $, h, say } from './dom.js';
+import { $, button, count, say } from './dom.js';
 import { detailOf } from './record.js';
 import { elementOf, lines, mark } from './row.js';
 import { go, state } from './state.js';
@@ -58,11 +58,11 @@ function draw() {
 	const top = scroller.scrollTop;
 	const first = Math.max(0, indexAt(top, openIndex) - OVER);
 	const last = Math.min(rows.length - 1, indexAt(top + scroller.clientHeight, openIndex) + OVER);
-	const wanted = [];
-	for (const pinned of [openIndex, indexOf(current)]) if (pinned >= 0 && pinned < first) wanted.push(pinned);
-	for (let index = first; index <= last; index++) wanted.push(index);
-	for (const pinned of [openIndex, indexOf(current)]) if (pinned > last) wanted.push(pinned);
-	put([...new Set(wanted)].sort((a, b) => a - b), openIndex);
+	// What has the focus, or is open, stays on the page.
+	const wanted = new Set([openIndex, indexOf(current)].filter((index) => index >= 0));
+	for (let index = first; index <= last; index++) wanted.add(index);
+	put([...wanted].sort((a, b) => a - b), openIndex);
+	if (rows.length) $('empty').hidden = true;
 	if (older && last > rows.length - AHEAD) loadOlder();
 }
 
@@ -84,7 +84,7 @@ function make(row) {
 	row.element = elementOf(row, withDay);
 	row.element.row = row;
 	row.top = undefined;
-	if (row === current) makeCurrent(row, true);
+	if (row === current) showCurrent(row, true);
 	if (row === opened) attach(row);
 	return row.element;
 }
@@ -104,7 +104,7 @@ function redraw() {
 /** Whether any time needs its day; the width of the column hangs on it. */
 function seeDays() {
 	const today = dayOf(Date.now());
-	const needed = rows.length > 0 && [rows[0], rows[rows.length - 1]].some((row) => dayOf(row.ms) !== today);
+	const needed = rows.length > 0 && [rows[0], rows.at(-1)].some((row) => dayOf(row.ms) !== today);
 	if (needed === withDay) return;
 	withDay = needed;
 	$('river').classList.toggle('days', needed);
@@ -128,16 +128,13 @@ export function show(found, next, began = Infinity) {
 	openHeight = 0;
 	scroller.scrollTop = 0;
 	seeDays();
-	setServices();
+	draw();
 	openByState();
 	footer();
-	draw();
 }
 
-const setServices = () => $('river').classList.toggle('services', rows.length > 0);
-
-/** Put rows that are newer than all others on top; the reader's place stays. */
-export function before(found, follow = scroller.scrollTop < rowHeight && !opened) {
+/** Put rows that are newer than all others on top, and go there. */
+export function before(found) {
 	const fresh = found.filter((row) => !ids.has(row.id));
 	if (!fresh.length) return;
 	for (const row of fresh) {
@@ -145,16 +142,10 @@ export function before(found, follow = scroller.scrollTop < rowHeight && !opened
 		ids.set(row.id, row);
 	}
 	rows = fresh.concat(rows);
-	if (follow && rows.length > MOST_ROWS) cut();
+	if (rows.length > MOST_ROWS) cut();
 	seeDays();
-	if (follow) {
-		scroller.scrollTop = 0;
-		later();
-		return;
-	}
-	list.style.height = `${rows.length * rowHeight + openHeight}px`;
-	scroller.scrollTop += fresh.length * rowHeight;
-	draw();
+	scroller.scrollTop = 0;
+	later();
 }
 
 function cut() {
@@ -195,22 +186,20 @@ async function loadOlder() {
 function failed(error) {
 	const ask = older;
 	older = null;
-	foot.replaceChildren(`${error.message}. `, h('button', { type: 'button', onclick: () => {
+	foot.replaceChildren(`${error.message}. `, button('Try again', () => {
 		older = ask;
 		footer();
 		later();
-	} }, 'Try again'));
+	}));
 }
 
 function footer() {
-	if (!rows.length || older) {
-		foot.replaceChildren();
-		if (rows.length >= MOST_ROWS && older) {
-			const last = rows[rows.length - 1];
-			foot.replaceChildren(`${MOST_ROWS.toLocaleString('en')} lines are here. `,
-				h('button', { type: 'button', onclick: () => go({ to: new Date(last.ms + 1).toISOString(), from: state().from, live: '' }) }, 'Go on from the last'));
-		}
-	} else say(foot, state().live ? 'Older lines are found by a search' : 'No older lines');
+	if (older && rows.length >= MOST_ROWS) {
+		const to = new Date(rows.at(-1).ms + 1).toISOString();
+		const on = button('Go on from the last', () => go({ to, live: '' }));
+		foot.replaceChildren(`${count(MOST_ROWS)} lines are here. `, on);
+	} else if (older || !rows.length) say(foot, '');
+	else say(foot, state().live ? 'Older lines are found by a search' : 'No older lines');
 }
 
 /** What becomes of a record that was seen to arrive. */
@@ -221,12 +210,11 @@ export function settle(row, state, reason) {
 }
 
 export const has = (id) => ids.has(id);
-export const size = () => rows.length;
-export const newest = () => rows[0];
 export const isEmpty = () => rows.length === 0;
 
 /** Whether lines may move: the reader is at the top, has nothing open, and marks no text. */
-export const mayMove = () => scroller.scrollTop < rowHeight && !opened && getSelection().isCollapsed && (!current || current === rows[0]);
+export const mayMove = () =>
+	scroller.scrollTop < rowHeight && !opened && getSelection().isCollapsed && (!current || current === rows[0]);
 
 export function toTop() {
 	scroller.scrollTop = 0;
@@ -242,14 +230,15 @@ export function retime() {
 
 // Moving, opening
 
-function makeCurrent(row, again = false) {
-	if (current && (current !== row || again)) {
-		current.element?.classList.remove('current');
-		current.element?.querySelector('.time')?.setAttribute('tabindex', '-1');
-	}
+function makeCurrent(row) {
+	showCurrent(current, false);
 	current = row;
-	row?.element?.classList.add('current');
-	row?.element?.querySelector('.time')?.setAttribute('tabindex', '0');
+	showCurrent(current, true);
+}
+
+function showCurrent(row, is) {
+	row?.element?.classList.toggle('current', is);
+	row?.element?.querySelector('.time')?.setAttribute('tabindex', is ? '0' : '-1');
 }
 
 /** Go `steps` down, or up; nothing was current: to the first in sight. */
@@ -298,7 +287,6 @@ export function openByState() {
 	makeCurrent(row);
 	if (row.element) attach(row);
 	const index = indexOf(row);
-	list.style.height = `${rows.length * rowHeight + openHeight}px`;
 	if (state().at) scroller.scrollTop = placeOf(index, -1) - scroller.clientHeight / 3;
 	else reveal(index);
 	draw();
@@ -314,9 +302,9 @@ function attach(row) {
 	sizes.observe(detail);
 	requestAnimationFrame(() => {
 		openHeight = detail.offsetHeight;
-		const bottom = placeOf(indexOf(row), -1) + rowHeight + openHeight;
-		const room = scroller.scrollTop + scroller.clientHeight;
-		if (bottom > room) scroller.scrollTop += Math.min(bottom - room, Math.max(0, placeOf(indexOf(row), -1) - scroller.scrollTop));
+		const top = placeOf(indexOf(row), -1) - scroller.scrollTop;
+		const below = top + rowHeight + openHeight - scroller.clientHeight;
+		if (below > 0) scroller.scrollTop += Math.min(below, Math.max(0, top));
 		draw();
 	});
 }
@@ -337,9 +325,9 @@ list.addEventListener('click', (event) => {
 // Several marked lines are copied as lines; what is marked within one is as it stands.
 list.addEventListener('copy', (event) => {
 	const selection = getSelection();
-	const marked = [...list.children].filter((element) => selection.containsNode(element, true)).map((element) => element.row);
+	const marked = [...list.children].filter((element) => selection.containsNode(element, true));
 	if (marked.length < 2) return;
-	event.clipboardData.setData('text/plain', lines(marked));
+	event.clipboardData.setData('text/plain', lines(marked.map((element) => element.row)));
 	event.preventDefault();
 });
 

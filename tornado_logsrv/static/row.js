@@ -14,7 +14,7 @@ const MARKS = {
 let gaps = 0;
 
 /** A row for a record; `mark` says what is known of its way, if it was seen to arrive. */
-export const rowOf = (record, mark = '') => ({ id: record._id, ms: Date.parse(record.timestamp), record, mark });
+export const rowOf = (record, mark = '') => ({ id: record._id, ms: Date.parse(record.timestamp) || 0, record, mark });
 
 /** A row that says that something is not shown. */
 export const gapOf = (ms, text) => ({ id: `gap-${++gaps}`, ms, gap: text });
@@ -30,7 +30,8 @@ export function elementOf(row, withDay) {
 	const element = h('div', { class: `row ${kindOf(level)}`, role: 'listitem' },
 		h('div', { class: 'line' }, time, h('span', { class: 'mark' }), h('span', { class: 'level' }, wordOf(level)),
 			h('span', { class: 'service', title: service }, service),
-			h('span', { class: text ? 'text' : 'text bare' }, h('bdi', {}, text), text && rest ? '  ' : '', rest && h('bdi', { class: 'rest' }, rest))));
+			h('span', { class: text ? 'text' : 'text bare' },
+				h('bdi', {}, text), text && rest && '  ', rest && h('bdi', { class: 'rest' }, rest))));
 	row.element = element;
 	mark(row);
 	return element;

@@ -17,7 +17,8 @@ export async function watchSession(again) {
 	form.addEventListener('submit', async (event) => {
 		event.preventDefault();
 		try {
-			await request('sign-in', { method: 'POST', body: JSON.stringify({ token: $('token').value.trim() }), headers: { 'Content-Type': 'application/json' } });
+			const body = JSON.stringify({ token: $('token').value.trim() });
+			await request('sign-in', { method: 'POST', body, headers: { 'Content-Type': 'application/json' } });
 			$('token').value = '';
 			form.hidden = true;
 			say($('sign-in-wrong'), '');

@@ -39,8 +39,7 @@ export function stop() {
 	clearTimeout(timer);
 	cancelAnimationFrame(frame);
 	frame = 0;
-	[arrived, waiting, settled, lastId, passed, waitingCount] = [[], [], [], '', 0, 0];
-	unsettled = new Map();
+	[arrived, waiting, settled, unsettled, lastId, passed, waitingCount] = [[], [], [], new Map(), '', 0, 0];
 	lamp.dataset.state = '';
 	showWaiting();
 }
@@ -59,20 +58,26 @@ function connect(params, ready) {
 	on('stored', ({ ids }) => settled.push(...ids.map((id) => [id, 'stored'])));
 	on('quarantined', ({ id, reason }) => settled.push([id, 'quarantined', reason]));
 	on('missed', ({ missed }) => take(missedRow(missed)));
-	here.onopen = () => {
-		lamp.dataset.state = 'on';
-		pause = 1000;
+	const is = (state) => {
+		lamp.dataset.state = state;
 		ready?.();
 		ready = null;
+	};
+	here.onopen = () => {
+		pause = 1000;
+		is('on');
 	};
 	here.onerror = () => {
 		if (here !== source) return;
-		lamp.dataset.state = 'lost';
-		ready?.();
-		ready = null;
+		is('lost');
 		// Else the browser comes back by itself, with the id of the last event.
-		if (here.readyState === EventSource.CLOSED) timer = setTimeout(again, (pause = Math.min(LONGEST_PAUSE, pause * 2)));
+		if (here.readyState === EventSource.CLOSED) later();
 	};
+}
+
+function later() {
+	pause = Math.min(LONGEST_PAUSE, pause * 2);
+	timer = setTimeout(again, pause);
 }
 
 /** Why the stream could not be opened is said to a plain request alone. */
@@ -87,14 +92,15 @@ async function again() {
 		lamp.title = error.message;
 		// A place in the stream that is not known any more is no reason to see nothing.
 		if (error.parameter === 'last_event_id') lastId = '';
-		timer = setTimeout(again, (pause = Math.min(LONGEST_PAUSE, pause * 2)));
+		later();
 	} finally {
 		controller.abort();
 	}
 }
 
+const WHY = 'they came faster than they could be. A search finds them once they are stored.';
 /** `n` is null when nobody knows how many. */
-const missedRow = (n) => gapOf(Date.now(), `${n === null ? 'Some' : count(n)} lines are not shown here: they came faster than they could be. A search finds them once they are stored.`);
+const missedRow = (n) => gapOf(Date.now(), `${n === null ? 'Some' : count(n)} lines are not shown here: ${WHY}`);
 
 function take(row) {
 	if (row.mark === 'queued') unsettled.set(row.id, row);
@@ -112,7 +118,7 @@ function flush() {
 	fresh.sort((a, b) => b.ms - a.ms);
 	if (passed) fresh.push(missedRow(passed));
 	passed = 0;
-	if (fresh.length && river.mayMove() && !waiting.length) river.before(fresh, true);
+	if (fresh.length && river.mayMove() && !waiting.length) river.before(fresh);
 	else if (fresh.length) hold(fresh);
 	for (const [id, state, reason] of settled) {
 		const row = unsettled.get(id);
@@ -120,12 +126,7 @@ function flush() {
 		unsettled.delete(id);
 	}
 	settled = [];
-	announce();
 }
-
-let announce = () => {};
-/** What is to be done when lines have come. */
-export const whenArrived = (listener) => (announce = listener);
 
 function hold(fresh) {
 	const known = new Set(waiting.map((row) => row.id));
@@ -145,7 +146,7 @@ function release() {
 	waiting = [];
 	waitingCount = 0;
 	showWaiting();
-	river.before(found, true);
+	river.before(found);
 	river.toTop();
 }
 

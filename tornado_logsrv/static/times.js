@@ -2,58 +2,37 @@
 
 import { state } from './state.js';
 
-const two = (n) => String(n).padStart(2, '0');
-const three = (n) => String(n).padStart(3, '0');
+const DAY = 86_400_000;
 
-/** The parts of a moment in the zone that is shown. */
-function parts(ms) {
-	const date = new Date(ms);
-	const utc = state().utc;
-	const of = (name) => date[`get${utc ? 'UTC' : ''}${name}`]();
-	return {
-		day: `${of('FullYear')}-${two(of('Month') + 1)}-${two(of('Date'))}`,
-		time: `${two(of('Hours'))}:${two(of('Minutes'))}`,
-		seconds: `:${two(of('Seconds'))}`,
-		fraction: `.${three(of('Milliseconds'))}`,
-	};
-}
+/** Milliseconds from the zone that is shown to UTC. */
+const offset = (ms) => (state().utc ? 0 : new Date(ms).getTimezoneOffset() * 60_000);
+
+/** 2026-11-25 12:03:04.117 in the zone that is shown. */
+export const local = (ms) => new Date(ms - offset(ms)).toISOString().replace('T', ' ').slice(0, -1);
+
+export const dayOf = (ms) => local(ms).slice(0, 10);
 
 /** 12:03:04.117, with the month and day before it where that is not plain. */
-export function clock(ms, withDay) {
-	const { day, time, seconds, fraction } = parts(ms);
-	return (withDay ? `${day.slice(5)} ` : '') + time + seconds + fraction;
-}
-
-export const dayOf = (ms) => parts(ms).day;
+export const clock = (ms, withDay) => local(ms).slice(withDay ? 5 : 11);
 
 /** A moment, no finer than it needs to be for a span of `spanMs`. */
 export function brief(ms, spanMs) {
-	const { day, time, seconds, fraction } = parts(ms);
-	if (spanMs > 40 * 86_400_000) return day;
-	if (spanMs > 36 * 3_600_000) return `${day.slice(5)} ${time}`;
-	return time + (spanMs < 600_000 ? seconds : '') + (spanMs < 5000 ? fraction : '');
+	if (spanMs > 40 * DAY) return dayOf(ms);
+	if (spanMs > 1.5 * DAY) return local(ms).slice(5, 16);
+	return local(ms).slice(11, spanMs > 600_000 ? 16 : spanMs > 5000 ? 19 : 23);
 }
 
 /** All that is known of a moment, in both zones. */
 export function full(ms, nanoseconds) {
-	const utc = new Date(ms).toISOString();
 	const finer = nanoseconds ? `\n${nanoseconds} ns since 1970` : '';
-	return `${local(ms)} ${zone(ms)}\n${utc}${finer}`;
+	return `${local(ms)} ${zone(ms)}\n${new Date(ms).toISOString()}${finer}`;
 }
 
-/** 2026-11-25 12:03:04.117 in the zone that is shown. */
-export function local(ms) {
-	const { day, time, seconds, fraction } = parts(ms);
-	return `${day} ${time}${seconds}${fraction}`;
-}
-
-/** What the zone is called that is shown. */
+/** What the zone is called that is shown: UTC+1, or UTC+5:30. */
 export function zone(ms = Date.now()) {
-	if (state().utc) return 'UTC';
-	const minutes = -new Date(ms).getTimezoneOffset();
+	const minutes = Math.abs(offset(ms)) / 60_000;
 	if (!minutes) return 'UTC';
-	const offset = `${Math.floor(Math.abs(minutes) / 60)}${minutes % 60 ? `:${two(Math.abs(minutes) % 60)}` : ''}`;
-	return `UTC${minutes < 0 ? '−' : '+'}${offset}`;
+	return `UTC${offset(ms) > 0 ? '−' : '+'}${Math.floor(minutes / 60)}${minutes % 60 ? `:${minutes % 60}` : ''}`;
 }
 
 /** The name of the reader's own zone. */
@@ -61,10 +40,9 @@ export const zoneName = Intl.DateTimeFormat().resolvedOptions().timeZone || 'loc
 
 /** What somebody wrote, as the server takes it: a time without a zone is one in the zone that is shown. */
 export function written(text) {
-	const found = /^(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?$/.exec(text.trim());
-	if (!found) return text.trim();
-	const moment = new Date(`${found[1]}T${found[2] ?? '00:00'}${found[3] ?? ''}${state().utc ? 'Z' : ''}`);
-	return Number.isNaN(moment.getTime()) ? text.trim() : moment.toISOString();
+	const found = /^(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d(?::\d\d(?:\.\d+)?)?))?$/.exec(text.trim());
+	const moment = found && new Date(`${found[1]}T${found[2] ?? '00:00'}${state().utc ? 'Z' : ''}`);
+	return moment && !Number.isNaN(Number(moment)) ? moment.toISOString() : text.trim();
 }
 
 const UNITS = { s: 'second', m: 'minute', h: 'hour', d: 'day', w: 'week', M: 'month', y: 'year' };
@@ -72,24 +50,25 @@ const UNITS = { s: 'second', m: 'minute', h: 'hour', d: 'day', w: 'week', M: 'mo
 /** What a range is called: "Last 15 minutes", or its two ends. */
 export function rangeName(from, to) {
 	if (!from && !to) return 'All time';
-	const last = !to && /^now-(\d+)([smhdwMy])$/.exec(from);
-	if (last) return `Last ${last[1] === '1' ? '' : `${last[1]} `}${UNITS[last[2]]}${last[1] === '1' ? '' : 's'}`;
 	if (from === 'now/d' && !to) return 'Today';
-	const [low, high] = [from, to].map((text) => (text ? Date.parse(text) : NaN));
+	const [, n, unit] = (!to && /^now-(\d+)([smhdwMy])$/.exec(from)) || [];
+	if (unit) return n === '1' ? `Last ${UNITS[unit]}` : `Last ${n} ${UNITS[unit]}s`;
+	const name = (text, day) => {
+		const ms = Date.parse(text);
+		return Number.isNaN(ms) ? text : local(ms).replace(/(:00)?\.000$/, '').replace(`${day} `, '');
+	};
 	const today = dayOf(Date.now());
-	const name = (text, ms, other) =>
-		Number.isNaN(ms) ? text : local(ms).replace(/\.000$/, '').replace(/:00$/, '').replace(`${other} `, '');
-	if (!from) return `Until ${name(to, high, today)}`;
-	const first = name(from, low, today);
-	return to ? `${first} – ${name(to, high, Number.isNaN(low) ? today : dayOf(low))}` : `Since ${first}`;
+	if (!from) return `Until ${name(to, today)}`;
+	if (!to) return `Since ${name(from, today)}`;
+	return `${name(from, today)} – ${name(to, Number.isNaN(Date.parse(from)) ? today : dayOf(Date.parse(from)))}`;
 }
 
-/** "3 days", for how long something was or will be. */
-export function lasting(ms) {
-	const seconds = Math.abs(ms) / 1000;
-	const [size, unit] = [[31_557_600, 'year'], [2_629_800, 'month'], [86400, 'day'], [3600, 'hour'], [60, 'minute'], [1, 'second']].find(
-		([size]) => seconds >= size,
-	) ?? [1, 'second'];
-	const n = Math.round(seconds / size);
-	return `${n} ${unit}${n === 1 ? '' : 's'}`;
+const SECONDS = { year: 31_557_600, month: 2_629_800, day: 86_400, hour: 3600, minute: 60, second: 1 };
+const relative = new Intl.RelativeTimeFormat('en');
+
+/** "3 days ago", or "in 3 days". */
+export function fromNow(ms) {
+	const seconds = (ms - Date.now()) / 1000;
+	const [unit, size] = Object.entries(SECONDS).find(([, size]) => Math.abs(seconds) >= size) ?? ['second', 1];
+	return relative.format(Math.round(seconds / size), unit);
 }
