@@ -397,7 +397,13 @@ def test_nothing_that_is_secret_comes_out(tmp_path, files, authority, mongo_url,
         issue(authority, tmp_path)
         process.send_signal(signal.SIGHUP)
         eventually(lambda: "the certificate is read" in process.log, "the certificate is read again")
-        assert ssl.get_server_certificate(("127.0.0.1", int(process.url.rpartition(":")[2]))) != old
+        new = ssl.get_server_certificate(("127.0.0.1", int(process.url.rpartition(":")[2])))
+        assert new != old
+        (tmp_path / "cert.pem").write_text("half of a cert")
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: "what was read before stays" in process.log, "the fault is told")
+        assert f"--tls_cert: {tmp_path / 'cert.pem'}, " in process.log
+        assert ssl.get_server_certificate(("127.0.0.1", int(process.url.rpartition(":")[2]))) == new
         assert process.stop() == 0
         outputs += [process.log, process.banner]
     assert "MongoDB cannot" not in outputs[-2]

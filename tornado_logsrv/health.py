@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pymongo.errors import PyMongoError
 
 from .errors import QueueFull
+from .fullness import Fullness
 from .records import Clock
 from .streams import FAILURES
 
@@ -58,6 +59,7 @@ class Health:
         self._clock = clock
         self._ask_at = 0.0
         self._asking: asyncio.Task[None] | None = None
+        self._fullness = Fullness()
         self._store_answers = True
         self._store_asked_at: float | None = None
         self.stream_entries: int | None = None
@@ -136,9 +138,16 @@ class Health:
         return self._store_answers and not overdue and not self._application.writer.failures
 
     def see(self, now_ms: int) -> None:
-        """Note since when MongoDB and Redis are as they are."""
+        """Note since when MongoDB and Redis are as they are, and tell of a queue that is full or no longer is."""
         self.store.see(self.store_up, now_ms)
         self.journal.see(self.journal_up, now_ms)
+        queue = self._application.queue
+        self._fullness.look(
+            share=queue.size_bytes / max(1, queue.max_bytes),
+            is_full=self.full,
+            spooled=self._application.spool.count,
+            waiting=self._application.unsettled,
+        )
 
     async def look(self) -> None:
         """Ask MongoDB and Redis again, if it is time; returns after WAIT_SECONDS at the most. Raises nothing."""
