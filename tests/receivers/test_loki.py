@@ -15,7 +15,7 @@ from loki_logger_handler.loki_logger_handler import LokiLoggerHandler
 
 from tornado_logsrv import errors, records
 from tornado_logsrv.config import Options
-from tornado_logsrv.receivers import fields, loki, protobuf, rows
+from tornado_logsrv.receivers import fields, loki, pairs, protobuf, rows
 from tornado_logsrv.receivers.labels import parse_labels
 
 DATA = Path(__file__).parent.parent / "data"
@@ -290,6 +290,58 @@ def test_parsing_loses_nothing_of_what_protobuf_encodes(given):
     body = push(*((s, [(t, line, m.items()) for t, line, m in e]) for s, (_, e) in zip(selectors, given, strict=True)))
     expected = [(labels, t, t, raw(line), m) for labels, found in given for t, line, m in found]
     assert list(map(told, read(body))) == expected
+
+
+def field(number: int, raw: bytes) -> bytes:
+    """A field of bytes, of fewer than 16384."""
+    length = [len(raw)] if len(raw) < 128 else [len(raw) & 127 | 128, len(raw) >> 7]
+    return bytes([number << 3 | 2, *length]) + raw
+
+
+@st.composite
+def encoded_pairs(draw) -> bytes:
+    """A label pair, most often of the name a: whole or damaged, its members in any order and number."""
+    name = draw(st.sampled_from([b"a", b"a", b"a", b"level", b"", b"\xff"]))
+    values = draw(st.lists(st.sampled_from([b"x", b"y", b"", b"Warn", b"\xff"]), max_size=2))
+    parts = [field(1, name), *(field(2, value) for value in values)]
+    raw = b"".join(draw(st.permutations(parts)) if draw(st.booleans()) else parts)
+    return raw[: len(raw) - draw(st.sampled_from([0, 0, 0, 0, 1, 2]))]
+
+
+@st.composite
+def encoded_entries(draw) -> bytes:
+    """An entry, most often a usual one."""
+    time = MESSAGES["Timestamp"](
+        seconds=draw(st.sampled_from([17, 17, 17, 0, -1])), nanos=draw(st.sampled_from([0, 9]))
+    )
+    parts = [field(1, time.SerializeToString())] * draw(st.sampled_from([1, 1, 1, 0, 2]))
+    parts += [field(2, draw(st.sampled_from([b"line", b"other", b"", b"\xff"])))] * draw(st.sampled_from([1, 1, 1, 0]))
+    parts += [field(3, draw(encoded_pairs())) for _ in range(draw(st.sampled_from([1, 1, 0, 2])))]
+    parts += [field(4, draw(encoded_pairs()))] * draw(st.sampled_from([0, 0, 0, 1]))
+    return b"".join(parts)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(encoded_entries(), min_size=1, max_size=4), st.integers(1, 3), st.sampled_from(["{}", '{level="INFO"}'])
+)
+def test_entries_in_protobuf_are_together_what_each_is_by_itself(given, times, labels):
+    body = snappy(field(1, field(1, labels.encode()) + b"".join(field(2, each) for each in given * times)))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loki, "TOGETHER", 1 << 30)
+        alone = read(body)
+        patched.setattr(loki, "TOGETHER", 1)
+        together = read(body)
+        # As if no pair stood twice.
+        patched.setattr(pairs, "_SAMPLE", -1)
+        different = read(body)
+    assert list(map(repr, together)) == list(map(repr, alone)) == list(map(repr, different))
+
+
+def test_usual_entries_in_protobuf_are_read_in_columns():
+    given = [(TIME + n, "a", {"order": str(n), "shop": "x"}.items()) for n in range(loki.TOGETHER)]
+    found = list(loki.parse(push(("{}", given)), False, LIMIT))
+    assert [(type(each), len(each.raws)) for each in found] == [(rows.Rows, len(given))]
 
 
 level_names = st.sampled_from(["level", "severity", "trace_id"])

@@ -26,6 +26,7 @@ from opentelemetry.sdk.resources import Resource
 from tornado_logsrv import errors, records
 from tornado_logsrv.config import Options
 from tornado_logsrv.receivers import fields, otlp, rows
+from tornado_logsrv.receivers import pairs as pairs_of_a_kind
 
 DATA = Path(__file__).parent.parent / "data"
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
@@ -475,12 +476,34 @@ def test_records_of_the_same_keys_become_together_what_each_does_by_itself(given
 
 def assert_the_same_together_and_apart(raw: bytes) -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(otlp, "TOGETHER", 1)
-        together = read(raw)
         patched.setattr(otlp, "TOGETHER", 1 << 30)
         apart = read(raw)
+        patched.setattr(otlp, "TOGETHER", 1)
+        together = read(raw)
+        # As if no attribute stood twice.
+        patched.setattr(pairs_of_a_kind, "_SAMPLE", -1)
+        different = read(raw)
     # NaN and the order of members are looked at, too.
-    assert list(map(repr, together)) == list(map(repr, apart))
+    assert list(map(repr, together)) == list(map(repr, apart)) == list(map(repr, different))
+
+
+@st.composite
+def encoded_attributes(draw) -> bytes:
+    """A KeyValue, most often of the key a: whole or damaged, its members in any order and number."""
+    key = draw(st.sampled_from([b"a", b"a", b"a", b"ab", b"", b"\xff"]))
+    parts = [field(1, key)] + [field(2, draw(some_values).SerializeToString()) for _ in range(draw(st.integers(0, 2)))]
+    if draw(st.booleans()):
+        parts = draw(st.permutations(parts)) + [field(1, b"b")] * draw(st.integers(0, 1))
+    raw = b"".join(parts)
+    return raw[: len(raw) - draw(st.sampled_from([0, 0, 0, 0, 1, 2, 9]))]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(encoded_attributes(), min_size=1, max_size=4))
+def test_attributes_of_one_key_are_together_what_each_is_by_itself(raws):
+    assert_the_same_together_and_apart(
+        field(1, field(2, b"".join(field(2, field(5, field(1, b"x")) + field(6, raw)) for raw in raws)))
+    )
 
 
 def test_usual_records_are_read_in_columns():

@@ -28,6 +28,7 @@ from . import items, protobuf
 from .fields import LEVEL_NAMES, level_in
 from .items import Item
 from .labels import parse_labels
+from .pairs import Pairs
 from .rows import Bad, Batch, Groups, Row, Rows, members, objects, portions, shared, text
 
 PROTOBUF_TYPE = "application/x-protobuf"
@@ -42,8 +43,19 @@ _MESSAGES = protobuf.declare(
     Timestamp="int64 seconds = 1, int32 nanos = 2",
 )
 _ENTRY, _PAIR = _MESSAGES["EntryAdapter"], _MESSAGES["Pair"]
+#: The same, of many: what is no UTF-8 is read one by one.
+_ENTRIES = protobuf.Columns(
+    "loki.entries",
+    "Timestamp timestamp = 1, string line = 2, repeated bytes metadata = 3, repeated bytes parsed = 4",
+    Timestamp="int64 seconds = 1, int32 nanos = 2",
+)
+_PAIRS = Pairs(protobuf.Columns("loki.pairs", "string name = 1, string value = 2"), plain=("value",))
+#: So many entries in protobuf are read at once at least: fewer are done sooner one by one.
+TOGETHER = 16
+_SECOND = 1_000_000_000
 #: As long a text is read as a number.
 _DIGITS = 20
+_INTEGERS = msgspec.json.Decoder(list[int])
 _LINE = msgspec.json.Decoder(tuple[str, str])
 _LINE_WITH_METADATA = msgspec.json.Decoder(tuple[str, str, dict[str, str]])
 _LINES = msgspec.json.Decoder(list[tuple[str, str]])
@@ -103,7 +115,7 @@ def _stream(raw: Any, tenant: str, read: Any, read_entry: Any) -> Iterator[Row |
         return
     if not entries:
         yield None
-    for part in [entries] if read is _protobuf_stream or notes else _together(of, entries):
+    for part in [entries] if notes else _together(of, entries):
         if isinstance(part, Rows):
             yield part
             continue
@@ -122,7 +134,7 @@ def _protobuf_stream(raw: bytes) -> tuple[dict[str, Any], bool, Any]:
 def _protobuf_entry(of: _Of, raw: bytes) -> Row:
     entry = protobuf.read(_ENTRY, raw)
     timestamp = entry.timestamp
-    time = timestamp.seconds * 1_000_000_000 + timestamp.nanos
+    time = timestamp.seconds * _SECOND + timestamp.nanos
     if not time and not entry.HasField("timestamp"):
         time = None
     metadata, plain = _pairs(entry.metadata) if entry.metadata else ({}, True)
@@ -151,11 +163,12 @@ def _json_stream(raw: Any) -> tuple[dict[str, Any], bool, Any]:
 
 def _together(of: _Of, entries: Sequence[Any]) -> Iterator[Rows | Sequence[Any]]:
     """``entries`` in columns, but for those that have to be looked at one by one."""
-    if not entries or type(entries[0]) is not Raw:
+    if not entries or type(entries[0]) not in (Raw, bytes):
         yield entries
         return
+    rows = _json_rows if type(entries[0]) is Raw else _protobuf_rows
     for part in portions(entries):
-        yield _json_rows(of, part) or part
+        yield rows(of, part) or part
 
 
 def _json_rows(of: _Of, raws: Sequence[Raw]) -> Rows | None:
@@ -164,9 +177,34 @@ def _json_rows(of: _Of, raws: Sequence[Raw]) -> Rows | None:
     if found is None:
         return None
     texts, lines, *more = zip(*found, strict=True)
-    times, metadata = _all_nanoseconds(texts), more[0] if more else ({},) * len(texts)
-    if times is None:
+    times = _all_nanoseconds(texts)
+    return None if times is None else _rows(of, raws, times, lines, more[0] if more else ({},) * len(texts))
+
+
+def _protobuf_rows(of: _Of, raws: Sequence[bytes]) -> Rows | None:
+    """What _protobuf_entry makes of each of ``raws``; None when one of them has to be looked at by itself."""
+    if len(raws) < TOGETHER:
         return None
+    none: Sequence[Any] = [None] * len(raws)
+    try:
+        found = _ENTRIES.read(raws) or {}
+        seconds, lines = found.get("seconds", none), found.get("line", none)
+        if "parsed" in found or None in seconds or None in lines:
+            return None
+        metadata: Any = ({},) * len(raws)
+        if "metadata" in found:
+            metadata = _PAIRS.objects(found["metadata"], _pair)
+    except Refused:
+        return None
+    nanos = found.get("nanos", none)
+    times = [second * _SECOND + (nano or 0) for second, nano in zip(seconds, nanos, strict=True)]
+    return _rows(of, raws, times, lines, metadata) if metadata is not None and all(times) else None
+
+
+def _rows(
+    of: _Of, raws: Sequence[Any], times: Sequence[int], lines: Sequence[str], metadata: Sequence[dict[str, str]]
+) -> Rows:
+    """What _row makes of each entry, where all are plain and have a time."""
     if of.level:
         data: list[dict[str, Any]] = [{"level": of.level, "time_unix_nano": time} for time in times]
     elif set().union(*metadata).isdisjoint(LEVEL_NAMES):
@@ -196,11 +234,16 @@ def _json_lists(text: bytes, has_metadata: bool) -> Sequence[Any] | None:
 def _all_nanoseconds(times: Sequence[str]) -> list[int] | None:
     """What _nanoseconds gives for each of ``times``; None for any that are not usual."""
     digits = "".join(times)
-    if digits.isascii() and digits.isdecimal() and "" not in times and max(map(len, times)) <= _DIGITS:
-        found = list(map(int, times))
-        # A time of 0 would not become a member.
-        return found if all(found) else None
-    return None
+    if not digits.isascii() or not digits.encode().isdigit() or max(map(len, times)) > _DIGITS:
+        return None
+    try:
+        # Half of what it takes to make an int of each.
+        found = _INTEGERS.decode(f"[{','.join(times)}]")
+    except msgspec.DecodeError:
+        # One that is empty, or begins with a zero.
+        return None
+    # A time of 0 would not become a member.
+    return found if all(found) else None
 
 
 def _json_entry(of: _Of, raw: Any) -> Row:

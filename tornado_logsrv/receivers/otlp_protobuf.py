@@ -13,6 +13,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from .. import jsontext
 from ..errors import Unreadable
 from . import protobuf
+from .pairs import Pairs
 from .rows import members
 
 #: Attributes that are kept as they were read, and how long each may be.
@@ -45,17 +46,16 @@ _ANY_VALUE = (
     "string string_value = 1, uint64 bool_value = 2, int64 int_value = 3, double double_value = 4,"
     "bytes array_value = 5, bytes kvlist_value = 6, bytes bytes_value = 7, int32 string_value_strindex = 8"
 )
-_KEY_VALUES = protobuf.Columns("otlp.attributes", "string key = 1, AnyValue value = 2", AnyValue=_ANY_VALUE)
+_ATTRIBUTES = Pairs(
+    protobuf.Columns("otlp.attributes", "string key = 1, AnyValue value = 2", AnyValue=_ANY_VALUE),
+    plain=("string_value", "int_value", "double_value", "bytes_value"),
+)
 _LOG_RECORDS = protobuf.Columns("otlp.records", _RECORD_FIELDS)
 #: With the body opened, which most often is a text.
 _OPENED_RECORDS = protobuf.Columns(
     "otlp.opened", _RECORD_FIELDS.replace("bytes body", "AnyValue body"), AnyValue=_ANY_VALUE
 )
 _KINDS = frozenset(field.split()[1] for field in _ANY_VALUE.split(","))
-#: Of so many attributes, few that are different say that they repeat.
-_SAMPLE = 64
-#: Kinds of values that a column has as they are.
-_PLAIN_KINDS = ("string_value", "int_value", "double_value", "bytes_value")
 
 _kept: dict[bytes, tuple[str, Any]] = {}
 
@@ -103,7 +103,7 @@ class Protobuf:
 
     def attributes(self, raws: Sequence[bytes]) -> dict[str, Any]:
         """The KeyValues ``raws`` as an object. Raises Unreadable and TooLarge."""
-        return self._object([_kept.get(raw) or self._pair(raw) for raw in members(raws)])
+        return self._object([self._known(raw) for raw in members(raws)])
 
     def entities(self, raws: Sequence[bytes]) -> Any:
         """The EntityRefs that ``raws`` encode. Raises Unreadable and TooLarge."""
@@ -115,29 +115,10 @@ class Protobuf:
 
     def _objects(self, lists: Sequence[list[bytes]]) -> list[dict[str, Any]]:
         """The attributes of each record."""
-        width = len(lists[0])
-        if width <= len(lists) and {*map(len, lists)} == {width}:
-            columns = [self._column(raws) for raws in zip(*lists, strict=True)]
-            names = {name for name, _ in columns}
-            if len(names) == width and None not in names:
-                found: list[dict[str, Any]] = [{} for _ in lists]
-                for name, values in columns:
-                    for each, value in zip(found, values, strict=True):
-                        each[name] = value  # type: ignore[index]  # no name is None
-                return found
-        return [self.attributes(raws) for raws in lists]
+        return _ATTRIBUTES.objects(lists, self._known) or [self.attributes(raws) for raws in lists]
 
-    def _column(self, raws: Sequence[bytes]) -> tuple[str | None, Sequence[Any]]:
-        """The key and the values of the KeyValues ``raws``; the key is None when these are not of one key and kind."""
-        if len({*raws[:_SAMPLE]}) <= _SAMPLE // 4:
-            return _same_key({raw: _kept.get(raw) or self._pair(raw) for raw in {*raws}}, raws)
-        found = _KEY_VALUES.read(raws) or {}
-        names = {*found.pop("key", (None,))}
-        if len(names) == len(found) == 1:
-            ((kind, values),) = found.items()
-            if kind in _PLAIN_KINDS and None not in values:
-                return names.pop(), values
-        return None, ()
+    def _known(self, raw: bytes) -> tuple[str, Any]:
+        return _kept.get(raw) or self._pair(raw)
 
     def _pair(self, raw: bytes) -> tuple[str, Any]:
         read = protobuf.read(KeyValue, raw)
@@ -166,11 +147,6 @@ class Protobuf:
             self.odd = True
             return jsontext.from_pairs(pairs)
         return found
-
-
-def _same_key(pairs: dict[bytes, tuple[str, Any]], raws: Sequence[bytes]) -> tuple[str | None, Sequence[Any]]:
-    names = {name for name, _ in pairs.values()}
-    return (names.pop(), [pairs[raw][1] for raw in raws]) if len(names) == 1 else (None, ())
 
 
 def _ids(raws: Sequence[bytes | None]) -> list[str]:

@@ -112,14 +112,16 @@ class Columns:
             if names == (names := self._names(found)):
                 break
         count = len(raws)
-        if list(getattr(found, _END)) != [self._marks[_END]] * count:
+        if getattr(found, _END)[:] != [self._marks[_END]] * count:
             return None
         columns = {}
         for name in names:
-            values, mark_of = list(self._field(found, name)), self._marks[name]
-            if values.count(mark_of) != count:
+            # A slice takes less than list() does.
+            values, mark_of = self._field(found, name)[:], self._marks[name]
+            column = (_lists if name in self._repeated else _last)(values, mark_of, count)
+            if column is None:
                 return None
-            columns[name] = (_lists if name in self._repeated else _last)(values, mark_of, count)
+            columns[name] = column
         return columns
 
     def _names(self, message: Any) -> tuple[str, ...]:
@@ -150,15 +152,19 @@ def _mark(kind: str) -> Any:
     return float(secrets.randbits(53)) if kind == "double" else secrets.randbits(63 if kind.endswith("64") else 31)
 
 
-def _last(values: list[Any], mark: Any, count: int) -> list[Any]:
-    """The last value before each mark, None where there is none."""
+def _last(values: list[Any], mark: Any, count: int) -> list[Any] | None:
+    """The last value before each mark, None where there is none; None when there are not ``count`` marks."""
     if len(values) == 2 * count and values[1::2].count(mark) == count:
-        return values[::2]
-    return [each[-1] if each else None for each in _lists(values, mark, count)]
+        column = values[::2]
+        return None if mark in column else column
+    lists = _lists(values, mark, count)
+    return None if lists is None else [each[-1] if each else None for each in lists]
 
 
-def _lists(values: list[Any], mark: Any, count: int) -> list[list[Any]]:
-    """The values before each mark."""
+def _lists(values: list[Any], mark: Any, count: int) -> list[list[Any]] | None:
+    """The values before each mark; None when there are not ``count`` of them."""
+    if values.count(mark) != count:
+        return None
     each = len(values) // count
     if each * count == len(values) and values[each - 1 :: each].count(mark) == count:
         return [values[start : start + each - 1] for start in range(0, len(values), each)]
