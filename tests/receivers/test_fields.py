@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tornado_logsrv.receivers import fields
 
@@ -47,6 +49,18 @@ def test_seconds(text, nanoseconds, kept, changes):
     assert fields.seconds(text, data, notes) == nanoseconds
     assert data.get("time_unix_nano") == kept
     assert [note["change"] for note in notes] == changes
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.from_regex(r"-?[0-9]{0,13}(\.[0-9]{0,5})?", fullmatch=True) | st.text(max_size=4))
+def test_plain_seconds_are_what_the_others_are(text):
+    found = []
+    for plain in (fields._plain_seconds, lambda _: None):
+        data, notes = {}, []
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(fields, "_plain_seconds", plain)
+            found.append((fields.seconds(text, data, notes), data, notes))
+    assert found[0] == found[1]
 
 
 def test_a_fraction_whose_name_is_taken_is_noted():

@@ -92,7 +92,11 @@ def keep_fraction(data: dict[str, Any], nanoseconds: int, notes: jsontext.Notes)
         keep(data, "time_unix_nano", nanoseconds, notes, _TIMESTAMP, "finer than a millisecond, cut")
 
 
-_SECONDS = re.compile(r"(-?)(\d{1,12})(?:\.(\d+))?", re.ASCII)
+#: Digits of the seconds of a time at the most.
+_LONGEST = 12
+#: Nanoseconds of the last digit, by how many there are behind the point.
+_UNITS = (1_000_000_000, 100_000_000, 10_000_000, 1_000_000)
+_SECONDS = re.compile(rf"(-?)(\d{{1,{_LONGEST}}})(?:\.(\d+))?", re.ASCII)
 _WITH_EXPONENT = re.compile(r"-?\d{1,40}(?:\.\d{0,40})?[eE][+-]?\d{1,2}", re.ASCII)
 _UNSAID = ("", "null")
 
@@ -104,6 +108,8 @@ def seconds(text: str, data: dict[str, Any], notes: jsontext.Notes) -> int | Non
     """
     if text in _UNSAID:
         return None
+    if (plain := _plain_seconds(text)) is not None:
+        return plain
     digits = text.strip('"')
     match = _SECONDS.fullmatch(digits) or _SECONDS.fullmatch(_without_exponent(digits))
     if match is None:
@@ -115,6 +121,15 @@ def seconds(text: str, data: dict[str, Any], notes: jsontext.Notes) -> int | Non
     if fraction[9:].strip("0"):
         notes.append({"path": _TIMESTAMP, "change": FINER, "original": text})
     return time
+
+
+def _plain_seconds(text: str) -> int | None:
+    """Nanoseconds of digits with three or fewer behind a point, as most write them; None of any other text."""
+    whole, point, fraction = text.partition(".")
+    digits = whole + fraction
+    if not (digits.isascii() and digits.isdecimal()) or not 0 < len(whole) <= _LONGEST or len(fraction) > 3:
+        return None
+    return int(digits) * _UNITS[len(fraction)] if fraction or not point else None
 
 
 def _without_exponent(number: str) -> str:
