@@ -130,6 +130,8 @@ def test_a_field_is_found(query: str, data: Any) -> None:
         ("status:1", {"status": True}),
         ("user:null", {}),
         ("latency_ms:[100 TO 200]", {"latency_ms": [50, 300]}),
+        ("latency_ms:[100 TO 200]", {"latency_ms": [[150]]}),
+        ("a.b:[100 TO 200]", [{"a.b": 50}, {"a.b": 300}]),
         ("latency_ms:{100 TO 200}", {"latency_ms": "100.0"}),
         ("latency_ms:>100", {"latency_ms": "999x"}),
         ("f:{0.1 TO 1]", {"f": 0.1}),
