@@ -19,8 +19,9 @@ others had stored was in that order: its watcher is shown what was stored since 
 has all of it (moments.py), so a record may come a second time, with the same ``_id``.
 
 While nobody has watched for an hour nothing is noted, and a batch costs one look at a flag. While somebody does, a
-record is decoded once, each distinct query evaluated once and each event encoded once, however many watch; all that
-happens after the record's acknowledgement, in slices that leave the loop to the others for twice the time.
+record is decoded once, each distinct query asked once, if it may select it at all (groups.py), and each event encoded
+once, however many watch; all that happens after the record's acknowledgement, in slices that leave the loop to the
+others for twice the time.
 """
 
 import asyncio
