@@ -110,7 +110,9 @@ class Group:
         if not self.pending and not self.settled:
             return
         count = self.count
-        chunk = b"".join(self.pending) + events.fates(self.settled)
+        chunk = b"".join(self.pending)
+        if self.settled:
+            chunk += events.fates(self.settled)
         self.pending, self.count, self.settled = [], 0, {}
         self.offer(chunk, count, position)
 

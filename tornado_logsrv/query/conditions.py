@@ -18,6 +18,7 @@ from bson import DatetimeMS
 
 from . import moments, patterns
 from .leaves import MAX_NAMED, Key, Leaves, as_number
+from .ranges import Threshold
 
 Document = dict[str, Any]
 
@@ -271,6 +272,15 @@ class Between(Condition):
         if isinstance(self._sample, str):
             return _Tests("texts", above, below)
         return _Tests("dates" if isinstance(self._sample, DatetimeMS) else "numbers", above, below)
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """That of the numbers for which it holds, if it is for numbers and there is but one bound."""
+        bound = self.high if self.low is None else self.low
+        if self._tests.reading != "numbers" or bound is None or None not in (self.low, self.high):
+            return None
+        limit = as_number(bound.value)
+        return None if limit is None else Threshold(limit, self.high is None, bound.included)
 
     @property
     def _sample(self) -> Any:

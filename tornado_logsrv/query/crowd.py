@@ -3,18 +3,21 @@
     document → its fields → the values and words there → conditions that may hold → queries that may select it
 
 A condition that can hold only where there is a certain value or word (``level:error``, ``timeout``) is kept under it,
-and holds for no document without it, which is not even looked at. A query that needs one of such conditions
-(``user:(a OR b) took:>5``) is asked when one of them is met; the others (``took:>5``) are asked of every document. What
-several ask is looked at once: a field that they name, and a condition that they have in common.
+and holds for no document without it, which is not even looked at; one with a bound (``took:>5``) is found by bisection
+among all that have one for the field. A query that needs one of such conditions (``user:(a OR b) -path:x*``) is asked
+when one of them is met; the others (``-path:x*``) are asked of every document. What several ask is looked at once: a
+field that they name, and a condition that they have in common.
 """
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from . import Query
 from .fields import Field
+from .leaves import Leaves
 from .nodes import And, Leaf, Node, Not, Or
+from .ranges import Ranges
 from .sight import Sight
 
 K = TypeVar("K", bound=Hashable)
@@ -38,21 +41,29 @@ class _Shared(Generic[K]):
     def __init__(self, leaf: Leaf) -> None:
         self.leaf = leaf
         self.keys = leaf.keys
+        self.threshold = leaf.threshold
+        #: Whether it can hold only for a document that it has met.
+        self.is_met = self.keys is not None or self.threshold is not None
         #: How many queries have it, and those of them that are asked when it may hold.
         self.uses = 0
         self.opens: dict[_Asked[K], None] = {}
-        #: The document that has one of the keys.
+        #: The document that has one of the keys, or a number beyond the threshold, or what may be.
         self.met: Sight | None = None
         self._sight: Sight | None = None
         self._held = False
 
     def matches(self, sight: Sight) -> bool:
         """Whether it holds."""
-        if self.keys is not None and self.met is not sight:
+        if self.is_met and self.met is not sight:
             return False
         if self._sight is not sight:
             self._sight, self._held = sight, self.leaf.matches(sight)
         return self._held
+
+    def hold(self, sight: Sight) -> None:
+        """It holds: nobody need look."""
+        self.met = self._sight = sight
+        self._held = True
 
 
 class Crowd(Generic[K]):
@@ -64,6 +75,7 @@ class Crowd(Generic[K]):
         #: By what a condition says of itself: a Decimal128 in it has no hash.
         self._shared: dict[str, _Shared[K]] = {}
         self._index: dict[tuple[Field, str], dict[Hashable, dict[_Shared[K], None]]] = {}
+        self._ranges: dict[Field, Ranges[_Shared[K]]] = {}
 
     def __len__(self) -> int:
         return len(self._asked)
@@ -98,6 +110,8 @@ class Crowd(Generic[K]):
             shared = self._shared[repr(leaf)] = _Shared(leaf)
             for reading, value in shared.keys or ():
                 self._index.setdefault((leaf.field, reading), {}).setdefault(value, {})[shared] = None
+            if shared.threshold is not None:
+                self._ranges.setdefault(leaf.field, Ranges()).add(shared.threshold, shared)
         shared.uses += 1
         return shared
 
@@ -108,6 +122,11 @@ class Crowd(Generic[K]):
         del self._shared[repr(shared.leaf)]
         for reading, value in shared.keys or ():
             self._unlist(shared, reading, value)
+        if shared.threshold is not None:
+            ranges = self._ranges[shared.leaf.field]
+            ranges.remove(shared.threshold, shared)
+            if not ranges:
+                del self._ranges[shared.leaf.field]
 
     def _unlist(self, shared: _Shared[K], reading: str, value: Hashable) -> None:
         values = self._index[shared.leaf.field, reading]
@@ -133,7 +152,22 @@ class Crowd(Generic[K]):
                     for shared in values[value]:
                         shared.met = sight
                         found |= shared.opens
+        for field, ranges in self._ranges.items():
+            for leaves in sight.at(field):
+                for shared in self._meet_numbers(sight, leaves, ranges):
+                    found |= shared.opens
         return found
+
+    def _meet_numbers(self, sight: Sight, leaves: Leaves, ranges: Ranges[_Shared[K]]) -> Iterable[_Shared[K]]:
+        """Those that hold for one of the numbers; where there are texts, which may be numbers, all, that may hold."""
+        if leaves.texts:
+            for shared in ranges:
+                shared.met = sight
+            return ranges
+        beyond = ranges.beyond(min(leaves.numbers), max(leaves.numbers)) if leaves.numbers else []
+        for shared in beyond:
+            shared.hold(sight)
+        return beyond
 
     # What decides a query
 
@@ -154,7 +188,7 @@ class Crowd(Generic[K]):
         """One of these holds for every document that ``node`` selects; None: there may be none."""
         if isinstance(node, Leaf):
             shared = self._shared[repr(node)]
-            return None if shared.keys is None else frozenset({shared})
+            return frozenset({shared}) if shared.is_met else None
         if isinstance(node, And):
             found = [needs for each in node.nodes if (needs := self._needs(each)) is not None]
             # The one that the fewest have: where all ask for one level and each for another user, it is the user.

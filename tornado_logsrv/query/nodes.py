@@ -9,9 +9,10 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .conditions import Condition, Context, Dates, Document
+from .conditions import Between, Condition, Context, Dates, Document, Pattern
 from .fields import Field
 from .leaves import Key
+from .ranges import Threshold
 from .sight import Sight
 
 _NOTHING: Document = {"_id": {"$in": []}}
@@ -78,6 +79,12 @@ class Leaf(Node):
         """Of every document that is selected, the leaves have one of these; None: there are no such."""
         found = [condition.keys for condition in self.conditions]
         return None if None in found else frozenset(key for keys in found for key in keys or ())
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """A document with a number beyond it is selected; without a text in the field, no other is."""
+        others = [condition for condition in self.conditions if not isinstance(condition, Pattern)]
+        return others[0].threshold if len(others) == 1 and isinstance(others[0], Between) else None
 
     def matches(self, sight: Sight) -> bool:
         """Whether the document is selected."""
