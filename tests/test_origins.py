@@ -106,6 +106,12 @@ def test_own_pages_and_those_that_are_named_may(origin, site):
         ("null", None),
         ("", None),
         ("http://app.example", "cross-site"),
+        ("http://[", None),
+        ("http://a]b", None),
+        ("http://127.0.0.1:3000/", None),
+        ("ftp://127.0.0.1:3000", None),
+        ("127.0.0.1:3000", None),
+        ("//127.0.0.1:3000", None),
     ],
 )
 def test_pages_from_elsewhere_may_not(origin, site):

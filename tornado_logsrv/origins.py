@@ -8,7 +8,6 @@ are no browsers send neither Origin nor Sec-Fetch-Site, and are not concerned.
 import ipaddress
 import re
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from .errors import Forbidden
 
@@ -75,8 +74,8 @@ class Origins:
     def _is_own(self, origin: str, host: str, is_secure: bool) -> bool:
         # http:// and this name is anybody's who is on the way there. The other way round it is ours: TLS may end before
         # this server, at a balancer that does not say so.
-        page = urlsplit(origin)
-        return page.netloc.lower() == host.lower() and not (is_secure and page.scheme != "https")
+        scheme, _, place = origin.lower().partition("://")
+        return place == host.lower() and scheme in (("https",) if is_secure else ("http", "https"))
 
     def allows(self, origin: str) -> bool:
         """Whether pages from ``origin`` may use this server."""

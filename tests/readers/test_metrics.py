@@ -76,6 +76,29 @@ async def test_openmetrics_is_given_to_who_asks_for_it(fetch, app):
     assert names == plain_names
 
 
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("", False),
+        ("text/plain", False),
+        ("application/openmetrics-text", True),
+        ('application/openmetrics-text; version="1.0.0"', True),
+        ("application/openmetrics-text; version=abc", True),
+        ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2", True),
+        ("Application/OpenMetrics-Text ; Q=0.0, text/plain", False),
+        ("application/openmetrics-text;q=0", False),
+        ('text/plain; version="1.0.0"', False),
+        (",;=;,", False),
+    ],
+)
+@pytest.mark.gen_test
+async def test_whatever_is_accepted_there_is_a_form_of_it(fetch, accept, wanted):
+    response = await fetch("/metrics", headers={"Accept": accept})
+    assert response.code == 200
+    form = "application/openmetrics-text; version=1.0.0; " if wanted else "text/plain; version=0.0.4; "
+    assert response.headers["Content-Type"].startswith(form)
+
+
 @pytest.mark.gen_test
 async def test_names_keep_to_base_units_and_each_metric_has_a_help(fetch, app):
     families = list(parse(await every_metric(fetch, app)))

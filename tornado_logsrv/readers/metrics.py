@@ -2,6 +2,7 @@
 
 import itertools
 import platform
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,10 @@ from ..operations import TEXT, operation
 
 if TYPE_CHECKING:
     from ..application import LogApplication
+
+
+_OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+_REFUSED = re.compile(r"q=0(\.0{0,3})?")
 
 
 class ServerCollector(Collector):
@@ -187,6 +192,15 @@ def registry(application: "LogApplication") -> CollectorRegistry:
     return made
 
 
+def accepts_openmetrics(accept: str) -> bool:
+    """Whether an Accept field names OpenMetrics, and not to say that it is not wanted (RFC 9110, section 12.4.2)."""
+    for wanted in accept.lower().split(","):
+        name, *parameters = (part.strip() for part in wanted.split(";"))
+        if name == "application/openmetrics-text" and not any(map(_REFUSED.fullmatch, parameters)):
+            return True
+    return False
+
+
 class MetricsHandler(BaseHandler):
     """Answers all metrics."""
 
@@ -199,7 +213,9 @@ class MetricsHandler(BaseHandler):
         What MongoDB and Redis are asked for is left out while they do not answer.
         """
         await self.application.health.look()
-        encode, content_type = choose_encoder(self.request.headers.get("Accept", ""))
+        # In words of ours: the library fails at versions that are no numbers, and says others after the client.
+        wanted = _OPENMETRICS if accepts_openmetrics(self.request.headers.get("Accept", "")) else ""
+        encode, content_type = choose_encoder(wanted)
         self.set_header("Content-Type", content_type)
         self.finish(encode(self.application.metrics))
 
