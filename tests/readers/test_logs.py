@@ -88,6 +88,7 @@ async def test_from_is_inclusive_and_to_is_not(fetch, app, query, expected):
         ("cursor=x", "cursor"),
         ("cursor=ZGVzYzoxOjEy", "cursor"),
         ("cursor=%C3%A4", "cursor"),
+        ("cursor=YXNjOjk5OTk5OTk5OTk5OTk5OTk5OTowMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDA=", "cursor"),
         ("lmit=5", "lmit"),
     ],
 )

@@ -80,6 +80,9 @@ async def test_only_what_the_query_asks_for_is_shown_and_confirmed(tail, post, a
         ("q=a:now%2B8000y", "q"),
         ("from=yesterday", "from"),
         ("last_event_id=7", "last_event_id"),
+        ("last_event_id=00000000000000.1.999999999999999", "last_event_id"),
+        (f"last_event_id=00000000000000.1.1~999999999999999.{'0' * 24}", "last_event_id"),
+        (f"last_event_id=00000000000000.1.1~-999999999999999.{'0' * 24}", "last_event_id"),
         ("limit=3", "limit"),
     ],
 )

@@ -9,6 +9,7 @@ from bson import ObjectId
 from ..errors import BadParameter
 from ..reading import Position
 from ..watch import Watch
+from .paging import is_moment
 
 #: Who comes with a position of another server is shown what is stored since so long before it.
 MARGIN_MS = 10_000
@@ -62,7 +63,7 @@ class Mark:
 def read_mark(text: str) -> Mark | None:
     """The mark of an event's id; None when no server has given it."""
     match = _MARK.fullmatch(text)
-    if match is None:
+    if match is None or not all(map(is_moment, (int(match[3]), int(match[4] or 0)))):
         return None
     after = Position(int(match[4]), ObjectId(match[5])) if match[4] else None
     return Mark(match[1], int(match[2]), int(match[3]), after)

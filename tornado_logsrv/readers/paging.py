@@ -20,6 +20,8 @@ MAX_LIMIT = 1000
 _CURSOR = re.compile(r"(asc|desc):(-?\d{1,18}):([0-9a-f]{24})(?::(\d{1,18}))?")
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MILLISECOND = datetime.timedelta(milliseconds=1)
+#: The years 1 to 9999, but for their last millisecond: what is behind a position is asked for.
+_YEARS = range(-62_135_596_800_000, 253_402_300_799_999)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +76,15 @@ def cursor(arguments: Mapping[str, str]) -> Cursor | None:
     except ValueError:
         text = ""
     match = _CURSOR.fullmatch(text)
-    if match is None:
+    if match is None or not is_moment(int(match[2])):
         raise BadParameter("cursor", "must be one that this server gave in a Link header")
     now = None if match[4] is None else int(match[4])
     return Cursor(cast(Order, match[1]), Position(int(match[2]), ObjectId(match[3])), now)
+
+
+def is_moment(milliseconds: int) -> bool:
+    """Whether MongoDB can be asked for what is behind this time, in milliseconds since 1970."""
+    return milliseconds in _YEARS
 
 
 def next_link(path: str, arguments: Mapping[str, str], cursor: Cursor) -> str:
