@@ -1,7 +1,9 @@
 """Many queries at once: the same documents are selected as by each alone, and few of them are asked."""
 
 import datetime
+import gc
 import sys
+import weakref
 from typing import Any
 
 import pytest
@@ -123,6 +125,19 @@ def test_a_query_that_is_asked_no_more_leaves_nothing_behind() -> None:
     for query in list(crowd):
         crowd.remove(query)
     assert (len(crowd), crowd._always, crowd._shared, crowd._index, crowd._ranges) == (0, {}, {}, {}, {})
+
+
+def test_no_document_is_kept() -> None:
+    class Kept(dict[str, Any]):
+        """One that a weak reference can be had of."""
+
+    crowd = crowd_of("user:a", "took:>5", "path:x*", "word", "NOT user:b took:>=1")
+    document = Kept(record({"user": "a", "took": 7, "path": "xy", "msg": "a word"}))
+    assert len(selecting(crowd, document)) == 5
+    gone = weakref.ref(document)
+    del document
+    gc.collect()
+    assert gone() is None
 
 
 def test_those_that_stay_are_asked_still() -> None:

@@ -47,22 +47,22 @@ class _Shared(Generic[K]):
         #: How many queries have it, and those of them that are asked when it may hold.
         self.uses = 0
         self.opens: dict[_Asked[K], None] = {}
-        #: The document that has one of the keys, or a number beyond the threshold, or what may be.
-        self.met: Sight | None = None
-        self._sight: Sight | None = None
+        #: The number of the last sight that has one of the keys, or a number beyond the threshold, or what may be.
+        self.met = 0
+        self._decided = 0
         self._held = False
 
     def matches(self, sight: Sight) -> bool:
         """Whether it holds."""
-        if self.is_met and self.met is not sight:
+        if self.is_met and self.met != sight.number:
             return False
-        if self._sight is not sight:
-            self._sight, self._held = sight, self.leaf.matches(sight)
+        if self._decided != sight.number:
+            self._decided, self._held = sight.number, self.leaf.matches(sight)
         return self._held
 
     def hold(self, sight: Sight) -> None:
         """It holds: nobody need look."""
-        self.met = self._sight = sight
+        self.met = self._decided = sight.number
         self._held = True
 
 
@@ -150,7 +150,7 @@ class Crowd(Generic[K]):
                 there = getattr(leaves, reading)
                 for value in values if there is None else there & values.keys():
                     for shared in values[value]:
-                        shared.met = sight
+                        shared.met = sight.number
                         found |= shared.opens
         for field, ranges in self._ranges.items():
             for leaves in sight.at(field):
@@ -162,7 +162,7 @@ class Crowd(Generic[K]):
         """Those that hold for one of the numbers; where there are texts, which may be numbers, all, that may hold."""
         if leaves.texts:
             for shared in ranges:
-                shared.met = sight
+                shared.met = sight.number
             return ranges
         beyond = ranges.beyond(min(leaves.numbers), max(leaves.numbers)) if leaves.numbers else []
         for shared in beyond:
