@@ -192,6 +192,15 @@ class TestRequestLog:
         assert all(line["address"] == "127.0.0.1" and 0 <= line["seconds"] < 60 for line in lines)
         assert "hunter2" not in text
 
+    @pytest.mark.gen_test
+    async def test_every_error_has_its_id_there_however_many_there_are(self, fetch, app, capsys):
+        app.queue._max_bytes = 0
+        asked = [("/nowhere", None), ("/add-job", b"1"), ("/add-job", b"{")] * AT_ONCE
+        ids = [(await fetch(path, body)).headers["X-Request-Id"] for path, body in asked]
+        app.look()
+        lines = capsys.readouterr().err.splitlines()
+        assert ids == [json.loads(line)["request"] for line in lines if '"logsrv.request"' in line]
+
 
 def test_lines_of_requests_are_written_together():
     stream = io.StringIO()
