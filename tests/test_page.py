@@ -209,6 +209,16 @@ def test_a_copied_link_stays_relative_unless_it_is_to_be_fixed(browser, server):
         assert "to=20" in fixed
 
 
+def test_without_the_clipboards_api_which_plain_http_lacks_a_link_is_copied_all_the_same(visit):
+    visit.context.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page = visit.open("/?q=level%3Aerror")
+    page.click("#link:has-text('Copy link')")
+    page.locator("#link:has-text('Copied')").wait_for()
+    page.fill("#q", "")
+    page.keyboard.press("Control+v")
+    assert page.input_value("#q") == f"{visit.url}/?q=level%3Aerror"
+
+
 def test_a_wrong_query_is_underlined_where_it_is_wrong_and_the_nearest_right_one_offered(visit):
     page = visit.open("/?q=level%3Aerror+AND+%28cart")
     assert "Column 17" in page.inner_text("#wrong")
@@ -360,6 +370,9 @@ def test_a_range_is_chosen_or_written(visit):
     visit.settled()
     assert visit.state == {"from": "now-15m"}
     page.click("#range")
+    menu, opener = page.locator("#ranges").bounding_box(), page.locator("#range").bounding_box()
+    assert opener["y"] + opener["height"] <= menu["y"] < opener["y"] + 2 * opener["height"]
+    assert menu["x"] + menu["width"] == pytest.approx(opener["x"] + opener["width"], abs=1)
     page.fill("#from", "2026-01-31 12:00")
     page.fill("#to", "2026-01-31 13:00")
     page.keyboard.press("Enter")
@@ -585,6 +598,8 @@ def test_a_record_is_shown_as_queued_and_confirmed_when_it_is_stored(browser, se
         server.post("/add-job", b'{"message":"waits"}')
         page.locator(".row .mark[title^='queued']").wait_for()
         assert page.is_hidden("#empty")
+        counts = "received 1 stored 0 queued 1 quarantined 0 refused 0 ✓ balanced"
+        until(page, f"document.querySelector('#ledger').innerText.replace(/\\s+/g, ' ') === '{counts}'")
         server.post("/add-job?ack=stored", b'{"message":"hurries"}')
         # The second one may be stored before it is shown at all: then it has no mark.
         page.locator(".row", has_text="hurries").wait_for()
@@ -838,6 +853,10 @@ def test_it_fits_a_phone_and_a_wall(browser, server, width):
             page.locator("#total:not(:empty)").wait_for()
             assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.goto(server.url)
+        page.click("#range")
+        menu = page.locator("#ranges").bounding_box()
+        assert 0 <= menu["x"] <= menu["x"] + menu["width"] <= width
+        page.keyboard.press("Escape")
         page.locator(".row .text").first.click()
         page.locator(".row.open .pair").first.wait_for()
         assert page.evaluate("document.getElementById('rows').scrollWidth") <= width

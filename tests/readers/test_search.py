@@ -246,14 +246,15 @@ class TestEnds:
         assert all(0 < command["maxTimeMS"] <= 1000 * app.options.query_timeout for command in found), found
 
 
+@pytest.mark.parametrize("path", ["/logs?q=x", "/logs?q=x&format=csv", "/logs/histogram?q=x", "/logs/fields?q=x"])
 @pytest.mark.gen_test
-async def test_what_mongodb_gives_up_is_a_504(fetch, app, mongo):
+async def test_what_mongodb_gives_up_is_a_504(fetch, app, mongo, path):
     await store(app, ["x"])
     fail = {"configureFailPoint": "failCommand", "data": {"failCommands": ["aggregate"], "errorCode": 50}}
     mongo.admin.command({**fail, "mode": {"times": 1}})
-    response = await fetch("/logs?q=x")
-    assert json.loads(response.body)["type"] == "urn:logsrv:problem:query-timeout"
-    assert (await fetch("/logs?q=x")).code == 200
+    response = await fetch(path)
+    assert (response.code, json.loads(response.body)["type"]) == (504, "urn:logsrv:problem:query-timeout")
+    assert (await fetch(path)).code == 200
 
 
 @pytest.mark.gen_test
