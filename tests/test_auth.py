@@ -60,6 +60,7 @@ def test_a_token_has_what_its_entry_says():
         (ENTRY + ENTRY.replace('"a"', '"b"'), f"two tokens have the sha256 {DIGEST}"),
         ("[[token", "Expected"),
     ],
+    ids=range(16),
 )
 def test_a_file_that_is_not_right_says_where(tmp_path, text, said):
     path = tmp_path / "tokens.toml"
@@ -93,6 +94,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         (f"Basic {basic('user', '')}", []),
         (f"Bearer {'x' * 2000}", []),
     ],
+    ids=range(15),
 )
 def test_a_secret_is_taken_from_what_each_sender_sends(authorization, found):
     assert auth.secrets_in(authorization) == [secret.encode() for secret in found]

@@ -181,6 +181,7 @@ async def test_lokis_clients_get_text_and_otlps_a_status(fetch):
         f"Basic {with_name('me')}",
         f"ApiKey {with_name('id')}",
     ],
+    ids=("Bearer", "Splunk", "Basic", "ApiKey"),
 )
 @pytest.mark.gen_test
 async def test_a_token_is_taken_as_each_sender_sends_it(fetch, authorization):

@@ -308,11 +308,11 @@ async def test_a_log_too_large_for_mongodb_is_kept_in_quarantine(fetch, collecti
         (b"", {}, 400),
         (b"not json", {}, 400),
         (b"[5]", {}, 400),
-        (gzip.compress(b"[]")[:-3], {"Content-Encoding": "gzip"}, 400),
+        (gzip.compress(b"[]", mtime=0)[:-3], {"Content-Encoding": "gzip"}, 400),
         # The Agent would send these again for ever.
         (b"{}", {"Content-Encoding": "br"}, 400),
         (b"{}", {"Content-Type": "image/png"}, 400),
-        (gzip.compress(b" " * 20_000_000), {"Content-Encoding": "gzip"}, 413),
+        (gzip.compress(b" " * 20_000_000, mtime=0), {"Content-Encoding": "gzip"}, 413),
         (b"[" + b"{}," * 250_001 + b"{}]", {}, 413),
     ],
 )
@@ -368,7 +368,9 @@ class TestKey:
         return dataclasses.replace(options, tokens_file=str(path))
 
     @pytest.mark.parametrize(
-        ("key", "status"), [(None, 401), ("", 401), ("wrong", 403), (SECRETS["read"], 403), (SECRETS["write"], 202)]
+        ("key", "status"),
+        [(None, 401), ("", 401), ("wrong", 403), (SECRETS["read"], 403), (SECRETS["write"], 202)],
+        ids=("none", "empty", "wrong", "read", "write"),
     )
     @pytest.mark.gen_test
     async def test_it_decides_and_what_is_wrong_is_said_as_v2_says_it(self, fetch, app, key, status):
