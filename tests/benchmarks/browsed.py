@@ -37,6 +37,14 @@ _PAINTED = """() => new Promise((done) => {
         if (found) done(found.startTime);
     }).observe({ type: 'paint', buffered: true });
 })"""
+#: Notes when there are lines, or why there are none.
+_NOTE_LINES = """
+new MutationObserver((_, self) => {
+    if (!document.querySelector('.row, #empty:not([hidden])')) return;
+    window.lines = performance.now();
+    self.disconnect();
+}).observe(document, { subtree: true, childList: true, attributes: true });
+"""
 #: Loads older rows until so many are there.
 _GROW = """async (wanted) => {
     const rows = document.getElementById('rows'), until = performance.now() + 60000;
@@ -96,6 +104,7 @@ def _browser() -> Iterator[Any]:
 @contextmanager
 def _page(browser: Any, url: str, path: str) -> Iterator[Any]:
     visit = Visit(browser, url)
+    visit.context.add_init_script(_NOTE_LINES)
     visit.page.goto(url + path)
     # What a search found is there before all of it is counted.
     visit.page.locator(".row, #empty:not([hidden])").first.wait_for()
@@ -110,7 +119,7 @@ def _first(scale: Scale, browser: Any, url: str, empty: str) -> list[Row]:
         for each in (url, empty):
             with _page(browser, each, "/") as page:
                 # "/" is the last hour: its lines, or why there are none.
-                found = page.evaluate(_PAINTED), page.evaluate("performance.now()")
+                found = page.evaluate(_PAINTED), page.evaluate("window.lines")
             if number >= scale.warm_rounds:
                 paints[each].append(found[0])
                 shown[each].append(found[1])
