@@ -125,6 +125,13 @@ def test_a_browser_gets_the_page_with_a_strict_policy(server):
     assert (headers["X-Content-Type-Options"], headers["Referrer-Policy"]) == ("nosniff", "no-referrer")
 
 
+def test_all_files_are_named_ahead_the_style_first(server):
+    _, headers, _ = ask(server, **HTML)
+    named = re.findall(r"<static/([^>]+)>; rel=(\w+)", headers["Link"])
+    assert named[0] == ("page.css", "preload")
+    assert {name for name, rel in named[1:] if rel == "modulepreload"} == set(pages.files()) - {"index.html", "page.css"}
+
+
 def test_head_says_what_get_says(server):
     for path in ("/", "/static/page.css"):
         _, of_get, body = ask(server, path=path, **HTML)

@@ -8,6 +8,8 @@ import { gapOf, rowOf } from './row.js';
 /** Lines that wait for the reader, or for the page to be in sight, at the most. */
 const MOST_WAITING = 5000;
 const LONGEST_PAUSE = 10_000;
+/** What arrives is shown so often at the most, in ms: each time every line moves, and is laid out anew. */
+const BEAT = 100;
 
 const pill = $('new');
 const lamp = $('live');
@@ -17,7 +19,9 @@ let query = '';
 let lastId = '';
 let pause = 1000;
 let timer = 0;
+let beat = 0;
 let frame = 0;
+let shown = 0;
 let arrived = [];
 let waiting = [];
 let waitingCount = 0;
@@ -37,8 +41,9 @@ export function stop() {
 	source?.close();
 	source = null;
 	clearTimeout(timer);
+	clearTimeout(beat);
 	cancelAnimationFrame(frame);
-	frame = 0;
+	beat = frame = 0;
 	[arrived, waiting, settled, unsettled, lastId, passed, waitingCount] = [[], [], [], new Map(), '', 0, 0];
 	lamp.dataset.state = '';
 	showWaiting();
@@ -52,7 +57,7 @@ function connect(params, ready) {
 			if (here !== source) return;
 			lastId = event.lastEventId || lastId;
 			act(parse(event.data));
-			frame ||= requestAnimationFrame(flush);
+			soon();
 		});
 	on('record', (record) => take(rowOf(record, record.state === 'queued' ? 'queued' : '')));
 	on('stored', ({ ids }) => settled.push(...ids.map((id) => [id, 'stored'])));
@@ -111,8 +116,17 @@ function take(row) {
 	arrived = arrived.slice(-MOST_WAITING / 2);
 }
 
+function soon() {
+	if (beat || frame) return;
+	beat = setTimeout(() => {
+		beat = 0;
+		frame = requestAnimationFrame(flush);
+	}, shown + BEAT - performance.now());
+}
+
 function flush() {
 	frame = 0;
+	shown = performance.now();
 	const fresh = arrived.filter((row) => !river.has(row.id)).reverse();
 	arrived = [];
 	fresh.sort((a, b) => b.ms - a.ms);
