@@ -129,7 +129,8 @@ def test_all_files_are_named_ahead_the_style_first(server):
     _, headers, _ = ask(server, **HTML)
     named = re.findall(r"<static/([^>]+)>; rel=(\w+)", headers["Link"])
     assert named[0] == ("page.css", "preload")
-    assert {name for name, rel in named[1:] if rel == "modulepreload"} == set(pages.files()) - {"index.html", "page.css"}
+    modules = {name for name, rel in named[1:] if rel == "modulepreload"}
+    assert modules == set(pages.files()) - {"index.html", "page.css"}
 
 
 def test_head_says_what_get_says(server):
@@ -590,6 +591,29 @@ def test_a_tail_follows_at_the_top_and_never_moves_under_the_reader(live):
     page.locator(".row", has_text="later 36").wait_for()
     assert messages(page)[:2] == ["later 36", "later 35"]
     assert page.is_hidden("#new")
+
+
+def test_what_arrives_is_shown_ten_times_a_second(browser, server):
+    """At a thousand records a second the page would do nothing else."""
+    with reading(browser, server.url) as visit:
+        visit.page.clock.install()
+        page = visit.open("/?live=1")
+        page.locator("#live[data-state=on]").wait_for()
+        page.clock.pause_at(datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=1))
+        page.evaluate(
+            "new MutationObserver(() => { window.moved = (window.moved ?? 0) + 1 })"
+            ".observe(document.getElementById('list'), { childList: true })"
+        )
+        for number in range(20):
+            server.post("/add-job?ack=stored", json.dumps({"message": f"beat {number}"}).encode())
+            page.clock.run_for(20)
+        tenths = 4
+        while not page.locator(".row", has_text="beat 19").is_visible():
+            page.clock.run_for(100)
+            tenths += 1
+            assert tenths < 100
+        assert 1 <= page.evaluate("window.moved") <= tenths + 1
+        page.clock.resume()
 
 
 def test_a_record_is_shown_as_queued_and_confirmed_when_it_is_stored(browser, servers, directory):
