@@ -1,3 +1,4 @@
+import collections
 import itertools
 import json
 import math
@@ -71,7 +72,7 @@ def cut(data, cuts):
 
 def blocks_of(pieces, ndjson=None, **more):
     reader = ValuesReader(ndjson, **more)
-    return [*(reader.feed(piece) for piece in pieces), reader.end()]
+    return [*itertools.chain.from_iterable(reader.feed(piece) for piece in pieces), *reader.end()]
 
 
 def items_of(blocks):
@@ -371,11 +372,11 @@ def test_a_body_without_end_is_given_up(unit, ndjson):
     piece = unit * (MIB // len(unit))
     most = 0
     try:
-        reader.feed(b"[")
+        list(reader.feed(b"["))
         for _ in range(64):
-            reader.feed(piece)
+            list(reader.feed(piece))
             most = max(most, reader.held)
-        reader.end()
+        list(reader.end())
     except (Unreadable, TooLarge) as error:
         assert str(error)  # noqa: PT017
     assert most <= 2 * MAX_RECORD_BYTES + jsonlines.GROWTH_BYTES
@@ -405,13 +406,13 @@ def test_a_long_body_is_never_held(ndjson, most):
     reader = ValuesReader(ndjson)
     values = held = 0
     for piece in stream(ndjson, 50 * MIB):
-        block = reader.feed(piece)
-        assert block.first == values
-        values += len(block.values)
+        for block in reader.feed(piece):
+            assert block.first == values
+            values += len(block.values)
+            assert not block.bad
+            assert not block.notes
         held = max(held, reader.held)
-        assert not block.bad
-        assert not block.notes
-    values += len(reader.end().values)
+    values += sum(len(block.values) for block in reader.end())
     assert values > 400_000
     assert held < most
 
@@ -422,8 +423,8 @@ def test_memory_does_not_grow_with_the_body(ndjson):
         reader = ValuesReader(ndjson, window_bytes=1 << 16)
         tracemalloc.start()
         for piece in stream(ndjson, size):
-            reader.feed(piece)
-        reader.end()
+            collections.deque(reader.feed(piece), maxlen=0)
+        collections.deque(reader.end(), maxlen=0)
         traced = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return traced
@@ -515,7 +516,9 @@ def test_an_ordinary_array_is_decoded_once(work, name, step):
 
 @pytest.mark.parametrize("name", NASTY)
 @pytest.mark.parametrize("step", [1 << 16, 3 * MIB])
-def test_the_nastiest_array_is_decoded_a_few_times(work, name, step):
+def test_the_nastiest_array_is_decoded_a_few_times(work, name, step, monkeypatch):
+    # Some are of one value that has more in it than a record may have.
+    monkeypatch.setattr(jsontext, "check_values", lambda text, most=0: None)
     body = NASTY[name]
     assert len(body) > 5 * jsonlines.WINDOW_BYTES // 2
     values = sum(len(block.values) for block in blocks_of(pieces_of(body, step)))
@@ -555,3 +558,104 @@ def test_a_repeated_key_is_found_among_many_records():
             assert [index for index, (_, notes) in enumerate(items) if notes] == [at]
             assert items[at][0]["ms"] == 7
             assert math.isclose(items[at][0]["ms#1"], at * 0.5)
+
+
+DENSE = b"[" + b"{}," * jsontext.MAX_VALUES + b"{}]"
+
+
+def odd(text):
+    """``text`` as an array with something that msgspec does not read."""
+    return b'["\\ud800",%b]' % text
+
+
+@pytest.mark.parametrize("step", [1 << 16, 3 * MIB])
+@pytest.mark.parametrize("dense", [DENSE, b"[%b]" % b",".join([DENSE] * 4)])
+def test_a_value_of_too_many_values_costs_none_of_its_neighbours(step, dense):
+    blocks = blocks_of(pieces_of(b'[1,%b, {"a":%b} ,"\\ud800"]' % (dense, dense), step))
+    assert [value for block in blocks for value in block.values] == [1, "\\ud800"]
+    bad = [each for block in blocks for each in block.bad]
+    assert [(each.index, each.raw) for each in bad] == [(1, dense), (2, b'{"a":%b}' % dense)]
+    assert all(each.reason.startswith(f"more than {jsontext.MAX_VALUES} JSON values") for each in bad)
+
+
+@pytest.mark.parametrize("step", [1 << 16, 3 * MIB])
+def test_an_array_with_a_value_of_too_many_whose_end_is_not_known_is_refused(step):
+    with pytest.raises(TooLarge, match="JSON values"):
+        blocks_of(pieces_of(b"[1,%b,2]" % odd(DENSE), step))
+
+
+@pytest.mark.parametrize("step", [1 << 16, 3 * MIB])
+def test_a_long_value_that_is_read_exactly_is_read_in_an_array(step):
+    long = b'"%b"' % (b"x" * MIB)
+    blocks = blocks_of(pieces_of(b"[1,%b,2]" % odd(long), step))
+    assert [value for block in blocks for value in block.values] == [1, ["\\ud800", "x" * MIB], 2]
+
+
+@pytest.mark.parametrize("step", [1 << 16, 3 * MIB])
+@pytest.mark.parametrize("dense", [DENSE, odd(DENSE)])
+def test_a_line_of_too_many_values_costs_none_of_its_neighbours(step, dense):
+    blocks = blocks_of(pieces_of(b'{"a":1}\n%b\n{"a":2}' % dense, step), ndjson=True)
+    assert [value for block in blocks for value in block.values] == [{"a": 1}, {"a": 2}]
+    ((bad,),) = [block.bad for block in blocks if block.bad]
+    assert (bad.index, bad.line, bad.raw) == (1, 2, dense)
+    assert bad.reason.startswith(f"more than {jsontext.MAX_VALUES} JSON values")
+
+
+def test_many_lines_of_few_values_are_no_dense_one(work):
+    lines = b'{"a":[1,2],"b":"c"}\n' * 100_000
+    assert sum(len(block.values) for block in blocks_of(pieces_of(lines, len(lines)), ndjson=True)) == 100_000
+    assert work.exact == 0
+
+
+@pytest.mark.parametrize("step", [1 << 16, 3 * MIB])
+def test_many_objects_of_one_line_are_no_dense_one(work, step):
+    line = b'{"a":[1,2],"b":"c"}' * 100_000
+    items = items_of(blocks_of(pieces_of(line + b'\n{"a":2}', step), ndjson=True))
+    assert items == [({"a": [1, 2], "b": "c"}, [])] * 100_000 + [({"a": 2}, [])]
+    assert work.exact == 0
+
+
+def test_objects_of_one_line_are_read_as_they_arrive(work):
+    reader, held, items = ValuesReader(), 0, []
+    objects = [json.dumps(record(index)).encode() for index in range(30_000)]
+    for piece in pieces_of(b"".join(objects) + b'\n{"a":', 1 << 16):
+        items += reader.feed(piece)
+        held = max(held, reader.held)
+    items = items_of([*items, *reader.end()])
+    assert [value for value, _ in items[:-1]] == [record(index) for index in range(30_000)]
+    assert (items[-1].line, items[-1].raw) == (2, b'{"a":')
+    assert held < jsonlines.LINES_BYTES + (1 << 17)
+    assert work.exact < 1000
+
+
+@pytest.mark.parametrize("text", [b'{"a":"' + b"}{" * MIB + b'"}', b'{"a":[' + b'"}{",' * (MIB // 5) + b"1]}"])
+def test_a_long_line_is_looked_for_objects_a_few_times(work, text):
+    ((value, notes),) = read(pieces_of(text, 1 << 16), ndjson=True)
+    assert (value, notes) == (json.loads(text), [])
+    assert work.fast < 4 * len(text)
+
+
+def test_of_many_objects_of_one_line_each_is_what_it_is_alone():
+    objects = [b'{"a":[1,2],"b":"c"}'] * 100_000
+    objects[5], objects[50_005] = b'{"a":1,"a":2}', b'{"a":%b}' % DENSE
+    blocks = blocks_of([b"".join(objects) + b"\n{"], ndjson=True)
+    assert sum(len(block.values) for block in blocks) == 99_999
+    assert [len(notes) for block in blocks for notes in block.notes.values()] == [1]
+    assert [(bad.index, bad.line) for block in blocks for bad in block.bad] == [(50_005, 1), (100_000, 2)]
+
+
+def test_of_many_objects_of_one_line_that_are_read_exactly_each_is_what_it_is_alone():
+    objects = [b'{"a":"\\ud800"}'] * 60_000
+    blocks = blocks_of([b"".join(objects)], ndjson=True)
+    assert sum(len(block.values) for block in blocks) == 60_000
+    assert all(block.notes for block in blocks if block.values)
+
+
+def test_no_more_is_read_at_once_than_a_window(monkeypatch):
+    """Whatever has arrived: a long value with very many short ones behind it."""
+    long = b'"%b"' % (b"x" * (6 * MIB))
+    reader, most = ValuesReader(), 0
+    for piece in pieces_of(b"[%b,%b]" % (long, b",".join([b"{}"] * MIB)), 1 << 16):
+        most = max([most, *(block.count for block in reader.feed(piece))])
+    most = max([most, *(block.count for block in reader.end())])
+    assert most <= (jsonlines.WINDOW_BYTES + jsonlines.WINDOW_BYTES // 2) // len(b"{},") + 1

@@ -130,3 +130,83 @@ def test_documents_are_written_as_the_contract_says():
     assert json.loads(jsontext.write([document])) == [
         {"_id": "0" * 24, "timestamp": "2026-01-02T03:04:05.678Z", "n": 12345678901234567890, "b": "AAE="}
     ]
+
+
+# How much is read in one go
+
+
+def allowed(text, most=100):
+    try:
+        jsontext.check_values(text, most)
+    except TooLarge:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("dense", "sparse"),
+    [
+        (b"[%b]" % b",".join([b"{}"] * 80), b"[%b]" % b", ".join([b"{}"] * 50)),
+        (b"[%b]" % b",".join([b"10"] * 101), b"[%b]" % b",".join([b"10"] * 99)),
+        (b"[" * 250, b"[" * 99 + b" " * 200),
+        (b"{%b}" % b",".join([b'"a":1'] * 101), b"{%b}" % b",".join([b'"a":12345'] * 50)),
+        (b"[%b]" % b",".join([b'"a"'] * 101), b"[%b]" % b",".join([b'"a,b"'] * 99)),
+        (b'["%b"%b]' % (b"x" * 200, b",1" * 101), b'["%b\\""%b]' % (b"[{," * 200, b",1" * 90)),
+        (b'"a\\\\"' + b", 1" * 101, b'"a\\\\\\"' + b"[,{" * 500),
+        (b'"a\\\\\\\\"' + b", 1" * 101, b'"a\\\\\\\\\\"' + b"[,{" * 500),
+    ],
+)
+def test_values_are_counted_and_what_looks_like_them_in_a_text_is_not(dense, sparse):
+    assert (allowed(dense), allowed(sparse)) == (False, True)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(st.sampled_from('a,{["\\'), max_size=6),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=3), inner, max_size=6),
+)
+
+
+def count(value):
+    inner = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    return 1 + sum(map(count, inner))
+
+
+@given(st.lists(values, min_size=1), st.integers(1, 30), st.sampled_from([(",", ":"), (", ", ": ")]))
+def test_no_text_of_more_values_passes(value, most, separators):
+    text = json.dumps(value, separators=separators).encode()
+    # A value that begins the text has nothing before it.
+    if count(value) - 1 > most:
+        assert not allowed(text, most)
+
+
+@given(st.lists(values, min_size=1))
+def test_a_text_of_half_as_many_values_passes(value):
+    """An empty object or array counts as two."""
+    assert allowed(json.dumps(value).encode(), 2 * count(value))
+
+
+@pytest.mark.parametrize("begin", [b'"', b'"\\\\', b'"\\"'])
+def test_a_text_without_an_end_is_one(begin):
+    text = begin + b'\\"' * 40_000 + b"," * 500_000
+    assert allowed(b"[" * 90_000 + text, 100_000)
+    assert not allowed(b"[" * 110_000 + text, 100_000)
+
+
+def test_a_body_may_have_more_values_than_a_record_and_a_larger_one_more_still():
+    body = b"[%b]" % b",".join([b"1234567890"] * (jsontext.MAX_BODY_VALUES - 2))
+    jsontext.check_body(body)
+    with pytest.raises(TooLarge):
+        jsontext.check_values(body)
+    jsontext.check_body(body + body)
+    with pytest.raises(TooLarge):
+        jsontext.check_body(body + b"," * 1_000_000)
+
+
+def test_a_record_of_too_many_values_is_not_read():
+    with pytest.raises(TooLarge, match=f"more than {jsontext.MAX_VALUES} JSON values"):
+        jsontext.read(b"[%b]" % b",".join([b"1"] * (jsontext.MAX_VALUES + 1)))
+
+
+def test_a_pointer_escapes_what_is_special_in_it():
+    _, notes = jsontext.read(b'{"a/b":[{"c~d":"\\ud800"},NaN]}')
+    assert [note["path"] for note in notes] == ["/data/a~1b/0/c~0d", "/data/a~1b/1"]

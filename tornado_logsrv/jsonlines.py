@@ -8,7 +8,6 @@ not say so. ``keeps_every_key`` finds that by counting.
 """
 
 import codecs
-import json
 import operator
 import re
 from collections.abc import Iterator, Sequence
@@ -19,12 +18,15 @@ import msgspec
 
 from . import jsontext
 from .errors import Refused, TooLarge, Unreadable
+from .jsonends import Broken, Ends, is_cut_off
 from .records import MAX_RECORD_BYTES
 
-#: An array up to this long is decoded at once, a longer one in windows of about this.
-WINDOW_BYTES = 1 << 20
+#: An array up to this long is decoded at once, a longer one in windows of about this: no longer than others may wait.
+WINDOW_BYTES = 1 << 18
 #: What ``windows`` cuts lines into.
 LINES_BYTES = 1 << 18
+#: Objects of one line that are decoded together, and how many a line may have where they are found one by one.
+_TOGETHER, _MOST_OBJECTS = 1000, 100_000
 #: What a window that holds not one whole value grows by at the most.
 GROWTH_BYTES = 4 << 20
 
@@ -36,18 +38,15 @@ _CLOSERS = frozenset(b'}]"0123456789el')
 _BEGINNING = re.compile(rb'\[\s*(\{\s*"[^"\\]{1,64}"\s*:|.)', re.DOTALL)
 _ENDINGS = {b"{": b"},", b"[": b"],", b'"': b'",'}
 _SKIP = re.compile(r"[ \t\r\n]*")
-#: A cut may go through a token; the longest that is not a string is -Infinity, and escapes are shorter.
-_LONGEST_TOKEN = 12
 _TOO_DEEP = "nested deeper than this server reads"
 
 _JSON = msgspec.json.Decoder()
 _ENCODER = msgspec.json.Encoder()
-#: Finds where a value ends: numbers are not made, since there are some that Python does not make of digits.
-_SCANNER = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=len)
+_RAWS = msgspec.json.Decoder(msgspec.Raw)
 _first_byte = operator.itemgetter(0)
 _last_byte = operator.itemgetter(-1)
 #: What decoding, and encoding again, raises of texts that are not JSON or that only jsontext reads.
-_NOT_AT_ONCE = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
+_NOT_AT_ONCE = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, TooLarge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +85,10 @@ class ValuesReader:
     With None, a body that begins with ``[`` is an array. A value of NDJSON does not go over lines; several objects
     may share one, with or without space between them. Empty lines are none, and a byte order mark is read past.
 
-    ``feed`` and ``end`` raise Unreadable when an array is broken or a body empty that may not be, and TooLarge when a
-    value, or a line, is longer than MAX_RECORD_BYTES. Blocks given before that stand, so whoever takes all of a body
-    or nothing has to keep them. After an exception the reader is of no further use.
+    What ``feed`` and ``end`` give is to be taken to the last block before the next call. They
+    raise Unreadable when an array is broken or a body empty that may not be, and TooLarge when a value, or a line, is
+    longer than MAX_RECORD_BYTES. Blocks given before that stand, so whoever takes all of a body or nothing has to keep
+    them. After an exception the reader is of no further use.
     """
 
     def __init__(self, ndjson: bool | None = None, window_bytes: int = WINDOW_BYTES) -> None:
@@ -104,23 +104,23 @@ class ValuesReader:
         """How many bytes of the body are kept until more arrive."""
         return len(self._head) if self._reader is None else self._reader.held
 
-    def feed(self, piece: bytes) -> Block:
+    def feed(self, piece: bytes) -> Iterator[Block]:
         """The items that are whole now that ``piece`` has arrived: none, often."""
         if self._reader is None:
             piece = self._begin(self._head + piece, final=False)
-        return Block(0) if self._reader is None else self._reader.feed(piece)
+        if self._reader is not None:
+            yield from self._reader.feed(piece)
 
-    def end(self) -> Block:
+    def end(self) -> Iterator[Block]:
         """The items that only the end of the body made whole."""
         if self._reader is None:
             rest = self._begin(self._head, final=True)
             if self._reader is not None:
-                self._reader.feed(rest)
+                yield from self._reader.feed(rest)
         if self._reader is not None:
-            return self._reader.end()
-        if self._ndjson:
-            return Block(0)
-        raise Unreadable("the body is empty")
+            yield from self._reader.end()
+        elif not self._ndjson:
+            raise Unreadable("the body is empty")
 
     def _begin(self, head: bytes, final: bool) -> bytes:
         """Read past what is before the first item, and choose how to read once that is there."""
@@ -200,15 +200,19 @@ class _Lines:
     def __init__(self, place: _Place) -> None:
         self._place = place
         self._rest: list[bytes] = []
+        #: What is held of a line before it is looked for objects in it.
+        self._wanted = LINES_BYTES
         self.held = 0
 
-    def feed(self, piece: bytes) -> Block:
+    def feed(self, piece: bytes) -> Iterator[Block]:
         cut = piece.rfind(b"\n") + 1
-        block = self._read(b"".join([*self._rest, piece[:cut]])) if cut else Block(self._place.item)
+        if cut:
+            yield from self._read(b"".join([*self._rest, piece[:cut]]))
         self._keep(piece[cut:])
-        return block
+        if self.held > self._wanted:
+            yield from self._read_begun()
 
-    def end(self) -> Block:
+    def end(self) -> Iterator[Block]:
         return self._read(b"".join([*self._rest, b"\n"]))
 
     def _keep(self, rest: bytes) -> None:
@@ -217,12 +221,35 @@ class _Lines:
         if self.held > MAX_RECORD_BYTES:
             raise _line_too_long(self._place.line)
 
-    def _read(self, text: bytes) -> Block:
+    def _read(self, text: bytes) -> Iterator[Block]:
         """The items of ``text``, which are whole lines."""
         self._rest.clear()
-        self.held = 0
-        if len(text) > MAX_RECORD_BYTES:
-            _check_lines(text, self._place.line)
+        self.held, self._wanted = 0, LINES_BYTES
+        for window in windows(text):
+            # Longer than others, it is one line.
+            objects = _many_objects(window) if len(window) > jsontext.SPARSE_BYTES else []
+            if len(objects) > 1:
+                yield from self._of_one_line(objects)
+            else:
+                yield self._window(window)
+
+    def _read_begun(self) -> Iterator[Block]:
+        """The objects that a line begins with, if it is one of many: it may be the whole body."""
+        line = b"".join(self._rest)
+        cut = line.rfind(b"}{") + 1
+        # What is valid before a cut ends there.
+        values = _objects_at_once(line[:cut]) if line.startswith(b"{") and cut else None
+        if values is None:
+            self._rest, self._wanted = [line], 2 * self.held
+            return
+        block = _block(self._place, values)
+        self._place.pass_over(line[:cut], block.count)
+        self._rest, self.held, self._wanted = [line[cut:]], len(line) - cut, LINES_BYTES
+        yield block
+
+    def _window(self, text: bytes) -> Block:
+        if len(text) > MAX_RECORD_BYTES + 1:
+            raise _line_too_long(self._place.line)
         values, lines = _lines_at_once(text)
         block = self._line_by_line(text) if values is None else _block(self._place, values)
         self._place.pass_over(text, block.count, lines)
@@ -236,11 +263,20 @@ class _Lines:
                 _read_line(slowly, stripped, line.removesuffix(b"\r"), number)
         return slowly.block
 
+    def _of_one_line(self, objects: Sequence[bytes]) -> Iterator[Block]:
+        for start in range(0, len(objects), _TOGETHER):
+            part = objects[start : start + _TOGETHER]
+            values = values_of(part)
+            block = self._each(part) if values is None else _block(self._place, values)
+            self._place.pass_over(b"", block.count)
+            yield block
+        self._place.pass_over(b"\n")
 
-def _check_lines(text: bytes, number: int) -> None:
-    for each, line in enumerate(text.split(b"\n"), number):
-        if len(line) > MAX_RECORD_BYTES:
-            raise _line_too_long(each)
+    def _each(self, texts: Sequence[bytes]) -> Block:
+        slowly = _Slowly(self._place.item)
+        for text in texts:
+            slowly.read_or_tell(bytes(text), self._place.line)
+        return slowly.block
 
 
 def _line_too_long(number: int) -> TooLarge:
@@ -260,18 +296,32 @@ def _read_line(slowly: _Slowly, stripped: bytes, line: bytes, number: int) -> No
 
 
 def _objects(line: bytes) -> list[bytes]:
-    """The objects that ``line`` is made of, one after the other; none when that is not what it is."""
-    objects = []
+    """The objects that ``line`` is made of, one after the other; none when that is not what it is, or they are many."""
+    objects: list[bytes] = []
     try:
         text = line.decode()
-        start = 0
-        while text.startswith("{", start):
-            end = _SCANNER.raw_decode(text, start)[1]
+        ends, start = Ends(text), 0
+        while text.startswith("{", start) and len(objects) <= _MOST_OBJECTS:
+            end = ends.of(start)
             objects.append(text[start:end].encode())
             start = _skip(text, end)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, TooLarge):
         return []
     return objects if start == len(text) else []
+
+
+def _many_objects(line: bytes) -> list[Any]:
+    """What _objects finds, of a long line that may have more values than a record, and does not have odd ones."""
+    try:
+        jsontext.check_values(line)
+    except TooLarge:
+        try:
+            jsontext.check_body(line)
+            found = _RAWS.decode_lines(line)
+        except _NOT_AT_ONCE:
+            return []
+        return found if all(memoryview(each)[0] == ord("{") for each in found) else []
+    return []
 
 
 def _skip(text: str, at: int) -> int:
@@ -293,11 +343,19 @@ def values_of(lines: Sequence[bytes]) -> list[Any] | None:
     return values if values is not None and len(values) == len(lines) else None
 
 
+def _objects_at_once(objects: bytes) -> list[Any] | None:
+    """The values of ``objects``, which stand one after the other; None when they have to be read one by one."""
+    values, _ = _lines_at_once(objects + b"\n")
+    return values if values and {*map(type, values)} == {dict} else None
+
+
 def _lines_at_once(text: bytes) -> tuple[list[Any] | None, int | None]:
     """The values of whole lines, None when they have to be read one by one; and how many lines, if that is known."""
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n")
     try:
+        if len(text) > jsontext.SPARSE_BYTES:
+            jsontext.check_values(text)
         values = _JSON.decode_lines(text)
         if not values:
             return values, None
@@ -358,59 +416,64 @@ class _Array:
     exactly when the comma is one of that level. So commas are tried that are likely to be. When it is none of them,
     a scan finds the last one. The window that was cut off goes on with a bracket in place of the comma.
 
-    The next window is not looked at before it is twice what was left, so that every byte is looked at only a
-    few times, however long the values are.
+    A value that is longer than a window is not looked for again before twice as much is there, so that every byte is
+    looked at only a few times, however long the values are.
     """
 
     def __init__(self, place: _Place, window_bytes: int) -> None:
         self._place = place
         self._window_bytes = window_bytes
+        self._most = window_bytes + WINDOW_BYTES // 2
         self._wanted = window_bytes
         self._pieces: list[bytes] = []
         self._stuck = False
         self._ended = False
         self.held = 0
 
-    def feed(self, piece: bytes) -> Block:
+    def feed(self, piece: bytes) -> Iterator[Block]:
         if self._ended:
-            return self._nothing_more(piece)
+            self._nothing_more(piece)
+            return
         self._pieces.append(piece)
         self.held += len(piece)
-        return self._read(final=False) if self.held > self._wanted else Block(self._place.item)
+        while self.held > self._wanted and not self._ended:
+            yield self._read(final=False)
 
-    def end(self) -> Block:
-        return Block(self._place.item) if self._ended else self._read(final=True)
+    def end(self) -> Iterator[Block]:
+        while not self._ended:
+            yield self._read(final=True)
 
-    def _nothing_more(self, text: bytes) -> Block:
+    def _nothing_more(self, text: bytes) -> None:
         more = text.lstrip(_SPACE)
         if more:
             problem = "something stands behind its end (NDJSON is application/x-ndjson)"
             raise self._unreadable(problem, text, len(text) - len(more))
         self._place.pass_over(text)
-        return Block(self._place.item)
 
     def _read(self, final: bool) -> Block:
-        window = b"".join(self._pieces)
-        # In a window over the limit, the length of each value has to be looked at.
-        look_closely = self._stuck or len(window) > MAX_RECORD_BYTES
-        values, cut = (None, 0) if look_closely else _array_at_once(window, final)
+        held = b"".join(self._pieces)
+        window = held if self._stuck else held[: self._most]
+        final = final and len(window) == len(held)
+        # A value that is longer than a window has to be looked at by itself.
+        values, cut = (None, 0) if self._stuck else _array_at_once(window, final)
         if values is None:
-            return self._by_scan(window, final, in_doubt=cut > 0)
-        self._ended = final
-        return self._taken(_block(self._place, values), window, cut)
+            block, cut = self._by_scan(window, final, in_doubt=cut > 0)
+        else:
+            block, self._ended = _block(self._place, values), final
+        self._take(block, held, cut, is_all=len(window) == len(held))
+        return block
 
-    def _by_scan(self, window: bytes, final: bool, in_doubt: bool) -> Block:
-        """Read ``window``; ``in_doubt`` when it is known that its values have to be read one by one."""
+    def _by_scan(self, window: bytes, final: bool, in_doubt: bool) -> tuple[Block, int]:
+        """What is in ``window``, up to where; ``in_doubt`` when it is known to have to be read one by one."""
         text = self._text(window, final)
-        scan = _scan(text, may_be_empty=self._place.item == 0)
-        if scan.problem and (final or not scan.is_cut_off(text)):
+        scan = _scan(text, may_be_empty=self._place.item == 0, most=self._most)
+        if scan.problem and (final or not is_cut_off(scan.problem, scan.at, text)):
             raise self._unreadable(scan.problem, window, len(text[: scan.at].encode()))
         self._ended = scan.ended
         cut = len(text[: scan.cut].encode())
         closed = window[: cut - scan.ended] + b"]"
-        values = None if in_doubt or cut > MAX_RECORD_BYTES else _array_values(closed)[0]
-        block = self._one_by_one(text, scan.spans) if values is None else _block(self._place, values)
-        return self._taken(block, window, cut)
+        values = None if in_doubt or cut > jsontext.SPARSE_BYTES else _array_values(closed)[0]
+        return self._one_by_one(text, scan.spans) if values is None else _block(self._place, values), cut
 
     def _one_by_one(self, text: str, spans: list[tuple[int, int]]) -> Block:
         slowly = _Slowly(self._place.item)
@@ -423,26 +486,26 @@ class _Array:
             slowly.read_or_tell(raw, line)
         return slowly.block
 
-    def _taken(self, block: Block, window: bytes, cut: int) -> Block:
-        """``block``, which was in ``window`` up to ``cut``; keeps the rest of it."""
-        self._place.pass_over(window[:cut], block.count)
+    def _take(self, block: Block, held: bytes, cut: int, is_all: bool) -> None:
+        """``block`` was in ``held`` up to ``cut``; keeps the rest. ``is_all``: no more is there to be looked at."""
+        self._place.pass_over(held[:cut], block.count)
         self._pieces.clear()
         self.held = 0
-        rest = window[cut:]
+        rest = held[cut:]
         if self._ended:
             self._nothing_more(rest)
-        else:
-            self._stuck = block.count == 0
-            self._keep(rest)
-        return block
-
-    def _keep(self, rest: bytes) -> None:
-        too_long = len(rest) > MAX_RECORD_BYTES and len(rest[1:].strip(_SPACE)) > MAX_RECORD_BYTES
-        if too_long or len(rest) > 2 * MAX_RECORD_BYTES:
-            raise _value_too_long(self._place.item)
+            return
+        self._stuck = block.count == 0
+        if self._stuck and is_all:
+            self._check_length(rest)
         self._pieces.append(b"[" + rest[1:])
         self.held = len(rest)
-        self._wanted = max(self._window_bytes, self.held + min(self.held, GROWTH_BYTES))
+        self._wanted = self.held + min(self.held, GROWTH_BYTES) if self._stuck and is_all else self._window_bytes
+
+    def _check_length(self, value: bytes) -> None:
+        too_long = len(value) > MAX_RECORD_BYTES and len(value[1:].strip(_SPACE)) > MAX_RECORD_BYTES
+        if too_long or len(value) > 2 * MAX_RECORD_BYTES:
+            raise _value_too_long(self._place.item)
 
     def _text(self, window: bytes, final: bool) -> str:
         try:
@@ -512,28 +575,27 @@ class _Scan:
     problem: str = ""
     at: int = 0
 
-    def is_cut_off(self, text: str) -> bool:
-        """Whether ``problem`` may be no more than that the text is not yet whole."""
-        return self.problem.startswith("Unterminated string") or self.at >= len(text) - _LONGEST_TOKEN
 
+def _scan(text: str, may_be_empty: bool, most: int) -> _Scan:
+    """Go through the array that ``text`` begins with, value by value, up to the end of one behind ``most``.
 
-def _scan(text: str, may_be_empty: bool) -> _Scan:
-    """Go through the array that ``text`` begins with, value by value."""
-    scan = _Scan(at=_skip(text, 1))
+    Raises TooLarge when one of them may have too many values to find its end.
+    """
+    scan, ends = _Scan(at=_skip(text, 1)), Ends(text)
     if may_be_empty and text.startswith("]", scan.at):
         scan.cut, scan.ended = scan.at + 1, True
     try:
-        while not scan.ended and not scan.problem:
-            _scan_value(text, scan)
-    except json.JSONDecodeError as error:
+        while not scan.ended and not scan.problem and (scan.at <= most or not scan.spans):
+            _scan_value(text, ends, scan)
+    except Broken as error:
         scan.problem, scan.at = error.msg, error.pos
     except RecursionError:
         scan.problem = _TOO_DEEP
     return scan
 
 
-def _scan_value(text: str, scan: _Scan) -> None:
-    end = _SCANNER.raw_decode(text, scan.at)[1]
+def _scan_value(text: str, ends: Ends, scan: _Scan) -> None:
+    end = ends.of(scan.at)
     behind = _skip(text, end)
     if not text.startswith((",", "]"), behind):
         scan.problem, scan.at = "Expecting ',' or ']'", behind

@@ -27,11 +27,54 @@ MAX_NOTES = 1000
 #: Digits a Decimal128 holds exactly (IEEE 754-2008 decimal128).
 DECIMAL_DIGITS = 34
 
+#: Values of one record at the most: an empty object takes three bytes of a body, fifty of memory, and time in which
+#: nobody else is served.
+MAX_VALUES = 250_000
+#: A text up to this long cannot have more: each value takes two bytes at least.
+SPARSE_BYTES = 2 * MAX_VALUES
+#: Values of a body whose records are read one by one, and found by going through all of it once: so many, and more in
+#: one of which each takes some bytes.
+MAX_BODY_VALUES = 8 * MAX_VALUES
+BYTES_A_VALUE = 8
+
 _INT64 = range(-(1 << 63), 1 << 63)
 Notes = list[dict[str, str]]
 
 _DECODER = msgspec.json.Decoder()
 _ENCODER = msgspec.json.Encoder()
+
+
+#: A value has one of these before it, or is the first.
+_MARKS = b",{["
+_NO_MARKS = bytes(set(range(256)).difference(_MARKS))
+_NO_MARKS_OR_QUOTES = bytes(set(range(256)).difference(_MARKS + b'"'))
+
+
+def check_values(text: bytes | msgspec.Raw, most: int = MAX_VALUES) -> None:
+    """Raises TooLarge when the JSON ``text``, which is about to be read in one go, has more than ``most`` values.
+
+    That is told by what stands before values, and costs nothing where the text is too short for so many.
+    """
+    if len(text) <= 2 * most:
+        return
+    text = bytes(text)
+    # What stands in strings is before no value.
+    if len(text.translate(None, _NO_MARKS)) > most and _marks_outside_strings(text, most) > most:
+        raise TooLarge(f"more than {most} JSON values, the most that are read in one go")
+
+
+def check_body(text: bytes) -> None:
+    """Raises TooLarge when it would take too long to find the records in ``text``, a body of JSON."""
+    check_values(text, max(MAX_BODY_VALUES, len(text) // BYTES_A_VALUE))
+
+
+def _marks_outside_strings(text: bytes, most: int) -> int:
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    marks = text.translate(None, _NO_MARKS_OR_QUOTES)
+    # Two quotes for a string, and at most every other string is a key: very many of them are very many values.
+    strings = marks.count(b'"') // 2
+    return strings // 2 if strings // 2 > most else sum(map(len, marks.split(b'"')[::2]))
 
 
 class _Repeated(dict[str, Any]):
@@ -59,8 +102,10 @@ def decode(body: bytes, errors: str = "strict") -> tuple[Any, bool]:
     """The value of the JSON text ``body`` as it is, and whether it is plain; ``storable`` has to see one that is not.
 
     With ``errors`` "surrogateescape", bytes that are not UTF-8 become lone surrogates (PEP 383). Raises Unreadable, and
-    TooLarge when an object repeats more than MAX_NOTES keys.
+    TooLarge when there are more than MAX_VALUES values, or an object repeats more than MAX_NOTES keys.
     """
+    if len(body) > SPARSE_BYTES:
+        check_values(body)
     try:
         value = _DECODER.decode(body)
         plain = not _may_repeat_keys(body, value)
@@ -132,12 +177,17 @@ def _free_key(wanted: str, taken: dict[str, Any]) -> str:
 
 
 def _integer(digits: str) -> int | _LongNumber:
-    return int(digits) if len(digits.lstrip("-")) <= DECIMAL_DIGITS else _LongNumber(digits)
+    is_short = len(digits) <= DECIMAL_DIGITS or len(digits.lstrip("-")) <= DECIMAL_DIGITS
+    return int(digits) if is_short else _LongNumber(digits)
 
 
 def _float(digits: str) -> float | _LongNumber:
     value = float(digits)
     return _LongNumber(digits) if math.isinf(value) else value
+
+
+#: Where a value stands: the place of what it is in, and its key or index there; the outermost has a JSON Pointer.
+_Place = str | tuple["_Place", str | int]
 
 
 def storable(value: Any, path: str = "/data") -> tuple[Any, Notes]:
@@ -152,71 +202,86 @@ def storable(value: Any, path: str = "/data") -> tuple[Any, Notes]:
         raise Unreadable("the body is nested deeper than this server reads") from None
 
 
-def _note(notes: Notes, path: str, change: str, original: Any) -> None:
+def _note(notes: Notes, place: _Place, change: str, original: Any) -> None:
     if len(notes) == MAX_NOTES:
         raise TooLarge(f"more than {MAX_NOTES} values in one record that MongoDB cannot hold as they are")
     text = original if isinstance(original, _LongNumber) else json.dumps(original)
-    notes.append({"path": path.encode("utf-8", "backslashreplace").decode(), "change": change, "original": text})
+    path = _pointer(place).encode("utf-8", "backslashreplace").decode()
+    notes.append({"path": path, "change": change, "original": text})
 
 
-def _storable(value: Any, path: str, depth: int, notes: Notes) -> Any:
+def _pointer(place: _Place) -> str:
+    steps: list[str] = []
+    while isinstance(place, tuple):
+        place, step = place
+        steps.append(str(step).replace("~", "~0").replace("/", "~1"))
+    return "/".join([place, *reversed(steps)])
+
+
+def _storable(value: Any, place: _Place, depth: int, notes: Notes) -> Any:
+    # Most values are such, and there may be very many.
+    if type(value) is int:
+        if value in _INT64:
+            return value
+    elif type(value) is str:
+        if value.isascii():
+            return value
+    elif value is None or value is True or value is False:
+        return value
     if isinstance(value, (dict, list)):
-        return _storable_container(value, path, depth, notes)
+        return _storable_container(value, place, depth, notes)
     if isinstance(value, _LongNumber):
-        _note(notes, path, "number beyond Decimal128 kept as text", value)
+        _note(notes, place, "number beyond Decimal128 kept as text", value)
         return str(value)
     if isinstance(value, str):
-        return _storable_text(value, path, "lone surrogate written as an escape", notes)
+        return _storable_text(value, place, "lone surrogate written as an escape", notes)
     if isinstance(value, int) and value not in _INT64:
-        return _storable_integer(value, path, notes)
+        return _storable_integer(value, place, notes)
     if isinstance(value, float) and not math.isfinite(value):
-        _note(notes, path, "not a JSON number, kept as a BSON double", value)
+        _note(notes, place, "not a JSON number, kept as a BSON double", value)
     return value
 
 
-def _storable_container(value: Any, path: str, depth: int, notes: Notes) -> Any:
+def _storable_container(value: Any, place: _Place, depth: int, notes: Notes) -> Any:
     if depth == MAX_DEPTH:
-        _note(notes, path, f"nested over {MAX_DEPTH} levels deep, kept as JSON text", None)
+        _note(notes, place, f"nested over {MAX_DEPTH} levels deep, kept as JSON text", None)
         return json.dumps(value)
     if isinstance(value, list):
-        return [_storable(item, f"{path}/{index}", depth + 1, notes) for index, item in enumerate(value)]
+        return [_storable(item, (place, index), depth + 1, notes) for index, item in enumerate(value)]
     if isinstance(value, _Repeated):
         for key in value.repeated:
-            _note(notes, _pointer(path, key), "key repeated, earlier value kept under key#number", key)
+            _note(notes, (place, key), "key repeated, earlier value kept under key#number", key)
     result: dict[str, Any] = {}
     for key, item in value.items():
-        stored = _storable_key(key, path, result, notes)
-        result[stored] = _storable(item, _pointer(path, stored), depth + 1, notes)
+        is_plain = key.isascii() and "\0" not in key and key not in result
+        stored = key if is_plain else _storable_key(key, place, result, notes)
+        result[stored] = _storable(item, (place, stored), depth + 1, notes)
     return result
 
 
-def _pointer(path: str, key: str) -> str:
-    return f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
-
-
-def _storable_key(key: str, path: str, taken: dict[str, Any], notes: Notes) -> str:
+def _storable_key(key: str, place: _Place, taken: dict[str, Any], notes: Notes) -> str:
     if "\0" in key:
         stored = key.replace("\0", "\\u0000")
-        _note(notes, _pointer(path, stored), "NUL in a key written as an escape", key)
+        _note(notes, (place, stored), "NUL in a key written as an escape", key)
         key = stored
-    key = _storable_text(key, _pointer(path, key), "lone surrogate in a key written as an escape", notes)
+    key = _storable_text(key, (place, key), "lone surrogate in a key written as an escape", notes)
     return _free_key(key + "#1", taken) if key in taken else key
 
 
-def _storable_text(value: str, path: str, change: str, notes: Notes) -> str:
+def _storable_text(value: str, place: _Place, change: str, notes: Notes) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        _note(notes, path, change, value)
+        _note(notes, place, change, value)
         return value.encode("utf-8", "backslashreplace").decode()
     return value
 
 
-def _storable_integer(value: int, path: str, notes: Notes) -> Decimal128 | str:
+def _storable_integer(value: int, place: _Place, notes: Notes) -> Decimal128 | str:
     if len(str(abs(value))) > DECIMAL_DIGITS:
-        _note(notes, path, "number beyond Decimal128 kept as text", _LongNumber(value))
+        _note(notes, place, "number beyond Decimal128 kept as text", _LongNumber(value))
         return str(value)
-    _note(notes, path, "integer beyond 64 bits kept as Decimal128", _LongNumber(value))
+    _note(notes, place, "integer beyond 64 bits kept as Decimal128", _LongNumber(value))
     return Decimal128(str(value))
 
 

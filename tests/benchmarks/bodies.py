@@ -1,6 +1,7 @@
 """The same records in the words of every protocol: level, service, message, and two fields more."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -89,8 +90,8 @@ def _ndjson(found: Sequence[Entry]) -> bytes:
 
 def _read_ndjson(body: bytes) -> Iterator[Any]:
     reader = ValuesReader(ndjson=True)
-    yield from reader.feed(body).values
-    yield from reader.end().values
+    for block in itertools.chain(reader.feed(body), reader.end()):
+        yield from block.values
 
 
 def _otlp(found: Sequence[Entry]) -> ExportLogsServiceRequest:

@@ -10,6 +10,9 @@ from tornado_logsrv.binding import UNBOUND
 from tornado_logsrv.receivers.rows import Bad, Batch, Row
 from tornado_logsrv.records import DerivedIds
 
+#: An array in JSON that a body has room for, and a document of MongoDB does not: there each number has its index.
+BEYOND_MONGODB = b'[%b"%b"]' % (b"1," * 240_000, b"x" * (14 << 20))
+
 
 def batch_of(source: str, found: Iterable[Row | Bad | None], now_ms: int, turns: list[int] | None = None) -> Batch:
     """The batch of a request that is received at ``now_ms``; ``turns``: how many rows it had at each turn of others."""

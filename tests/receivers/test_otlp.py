@@ -23,7 +23,7 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 
-from tornado_logsrv import errors, records
+from tornado_logsrv import errors, jsontext, records
 from tornado_logsrv.config import Options
 from tornado_logsrv.receivers import fields, otlp, rows
 from tornado_logsrv.receivers import pairs as pairs_of_a_kind
@@ -270,6 +270,42 @@ def test_more_entities_or_keys_of_them_than_one_may_have_are_refused(field):
     logs = {"resource": {"entity_refs": refs}, "scope_logs": [{"log_records": [{}]}]}
     (bad,) = read(ExportLogsServiceRequest(resource_logs=[logs]).SerializeToString())
     assert f"{many} members" in bad.reason
+
+
+def dense(attributes: int) -> LogRecord:
+    """A long record with so many attributes of 65,000 values each."""
+    made = record("\n" * jsontext.SPARSE_BYTES)
+    for number in range(attributes):
+        made.attributes.add(key=str(number)).value.array_value.values.extend([AnyValue()] * 65_000)
+    return made
+
+
+def test_a_record_of_too_many_values_costs_no_neighbour_and_ends_of_lines_are_none():
+    first, bad, last = read(request(dense(3), dense(4), record()).SerializeToString())
+    assert [len(values) for values in first.data["attributes"].values()] == [65_000] * 3
+    assert bad.reason.startswith(f"more than {jsontext.MAX_VALUES} values")
+    assert bad.raw == dense(4).SerializeToString()
+    assert (first.message, last.message) == ("\n" * jsontext.SPARSE_BYTES, "hello")
+
+
+@pytest.mark.parametrize("where", ["resource", "scope"])
+def test_a_resource_or_scope_of_too_many_values_costs_no_other(where):
+    body = ExportLogsServiceRequest()
+    for made in (dense(3), dense(4)):
+        logs = body.resource_logs.add()
+        scope_logs = logs.scope_logs.add(log_records=[record()])
+        (logs.resource if where == "resource" else scope_logs.scope).attributes.extend(made.attributes)
+    good, bad = read(body.SerializeToString())
+    assert len(stored(good, where)["attributes"]["2"]) == 65_000
+    assert f"more than {jsontext.MAX_VALUES} values" in bad.reason
+
+
+def test_a_record_of_too_many_values_in_json_costs_no_neighbour():
+    many = b'{"body":{"arrayValue":{"values":[%b]}}}' % b",".join([b'{"intValue":1}'] * jsontext.MAX_VALUES)
+    body = b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"eventName":"a"},%b,{"eventName":"b"}]}]}]}'
+    first, bad, last = read(body % many, True)
+    assert (first.message, bytes(bad.raw), last.message) == ("a", many, "b")
+    assert bad.reason.startswith(f"more than {jsontext.MAX_VALUES} JSON values")
 
 
 def test_what_holds_no_record_is_a_place_to_give_others_their_turn():

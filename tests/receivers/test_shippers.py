@@ -122,7 +122,7 @@ def test_an_envelope_has_nothing_but_logs(value, envelope):
 
 
 def test_the_notes_of_an_envelope_go_with_its_records():
-    block = ValuesReader().feed(b'{"logs":[{"a":1},{"b":NaN,"c":{"d":1e999}},{"k":1,"k":2}]}\n')
+    (block,) = ValuesReader().feed(b'{"logs":[{"a":1},{"b":NaN,"c":{"d":1e999}},{"k":1,"k":2}]}\n')
     assert shippers.is_envelope(block)
     inner = shippers.unwrapped(block)
     assert len(inner.values) == 3

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from splunk_handler import SplunkHandler
 from tornado.httputil import url_concat
 
-from tornado_logsrv import receivers
+from tornado_logsrv import jsontext, receivers
 from tornado_logsrv import records as records_module
 from tornado_logsrv.config import Options
 from tornado_logsrv.errors import Refused
@@ -21,7 +21,7 @@ from tornado_logsrv.queues import RecordQueue
 from tornado_logsrv.receivers import fields, splunk, splunk_acks, splunk_events
 from tornado_logsrv.receivers.rows import Bad, Row
 
-from .batches import batch_of, documents
+from .batches import BEYOND_MONGODB, batch_of, documents
 
 DATA = Path(__file__).parent.parent / "data"
 NOW = 1_800_000_000_000
@@ -114,6 +114,31 @@ def test_behind_a_bad_event_no_more_is_read_than_is_allowed():
 @pytest.mark.parametrize("body", [b"x" + b"\n" * 3_000_000, b"x" + b"\n{" * 1_000_000, b"[" * 3_000_000])
 def test_no_bytes_take_long(body):
     assert kinds(body) == [(6, body.rstrip())]
+
+
+@pytest.mark.parametrize("body", [b'{"event":1}' + b" " * 3_000_000, b" " * 3_000_000 + b'{"event":1}'])
+def test_no_space_takes_long(body):
+    assert kinds(body) == [1]
+
+
+#: More than are read in one go; and a text, longer still, that has as many commas.
+DENSE = b'{"event":{"a":[%b]}}' % b",".join([b"{}"] * jsontext.MAX_VALUES)
+LONG = b'{"event":"%b"}' % (b"{}," * jsontext.MAX_VALUES)
+
+
+@pytest.mark.parametrize("between", [b"", b" ", b"\n", b"\n\n"])
+@pytest.mark.parametrize("before", [b'{"event":0}', b'{"event":0,"x":1}', b'{"event":"\xff"}', b'{"event":0'])
+def test_an_event_of_too_many_values_costs_no_neighbour(before, between):
+    found = kinds(between.join([before, DENSE, b'{"event":1}', LONG, b'{"event":2}', DENSE]))
+    *_, first, one, long, two, last = found
+    assert (first, one, two, last) == ((6, DENSE), 1, 2, (6, DENSE)) or first == (6, before + between + DENSE)
+    assert long == "{}," * jsontext.MAX_VALUES
+    assert len(found) in (5, 6)
+
+
+def test_it_is_said_that_an_event_has_too_many_values():
+    (bad,) = splunk.parse(DENSE, {})
+    assert bad.reason.startswith(f"more than {jsontext.MAX_VALUES} JSON values")
 
 
 @pytest.mark.parametrize("size", [1, 30, 1000])
@@ -523,10 +548,11 @@ async def test_a_bad_event_goes_to_quarantine_and_its_neighbours_are_stored(fetc
 
 @pytest.mark.gen_test(timeout=60)
 async def test_an_event_too_large_for_mongodb_goes_to_quarantine_alone(fetch, database):
-    large = b'{"event": [' + b",".join([b"1"] * 1_500_000) + b"] }"
+    large = b'{"event": %b }' % BEYOND_MONGODB
     response = await fetch(f"{EVENT}?ack=stored", b'{"event":1} ' + large + b'{"event":2}', request_timeout=60)
     assert code_of(response) == (200, 0)
-    assert database["logs_quarantine"].find_one()["original"] == large
+    kept = database["logs_quarantine"].find_one({"parts": 2})
+    assert (kept["code"], large.startswith(kept["original"])) == ("too-large", True)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ def parse(body: bytes, metadata: Mapping[str, str]) -> Iterator[Row | Bad]:
 
 
 def _logs(body: bytes) -> list[Any]:
+    jsontext.check_body(body)
     try:
         return _LOGS.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 
 from .. import codings, jsontext
-from ..errors import Refused, Unreadable
+from ..errors import Refused, TooLarge, Unreadable
 from ..handler import ReceiverHandler
+from ..jsonends import length_of
 from ..jsonlines import values_of, windows
 from ..operations import COUNT, NUMBER, TEXT, json_of, open_object, operation
 from . import fields
@@ -58,16 +59,24 @@ _TIMES = msgspec.json.Decoder(_Timed)
 def parse(body: bytes) -> Iterator[Row | Bad]:
     """The messages of a decoded body; a line among others that is no message is Bad. Paths of notes are the record's.
 
-    Raises Unreadable when the body is no message and has only one line.
+    Raises Unreadable and TooLarge when the body is no message and has only one line.
     """
-    try:
-        row = _read(body)
-    except Unreadable:
-        if b"\n" not in body.strip():
-            raise
-    else:
-        return iter([row])
+    if not _has_many(body):
+        try:
+            return iter([_read(body)])
+        except (Unreadable, TooLarge):
+            if b"\n" not in body.strip():
+                raise
     return (row for window in windows(body) for row in _read_window(window))
+
+
+def _has_many(body: bytes) -> bool:
+    """Whether ``body``, a long one, begins with a message and has more: it need not be read to find that."""
+    if len(body) <= jsontext.SPARSE_BYTES:
+        return False
+    text = body.strip()
+    length = length_of(text)
+    return length is not None and length < len(text)
 
 
 def _read(text: bytes) -> Row:

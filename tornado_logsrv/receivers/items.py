@@ -15,6 +15,8 @@ from ..errors import Unreadable
 
 #: What an item of a message is.
 Item = TypeVar("Item")
+#: One that is not there.
+ABSENT: Any = Raw(b"null")
 
 _NOT_AT_ONCE = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -29,18 +31,26 @@ class Exact:
         return json.dumps(self.value).encode()
 
 
+def is_there(item: Any) -> bool:
+    """Whether a message has ``item``: one that is null is as if not there."""
+    return bytes(item) != bytes(ABSENT)
+
+
 class Message:
     """How the JSON of one kind of message is read."""
 
     def __init__(self, struct: Any) -> None:
         generic = bool(struct.__parameters__) if hasattr(struct, "__parameters__") else False
         self._name = struct.__name__
+        self._is_read_at_once = not generic
         self._decoder = msgspec.json.Decoder(struct[Raw] if generic else struct)
         self._exact = struct[Exact] if generic else struct
 
     def read(self, raw: Any) -> Any:
         """The message of the bytes, Raw or Exact ``raw``. Raises Unreadable and TooLarge."""
         if type(raw) is not Exact:
+            if self._is_read_at_once and len(raw) > jsontext.SPARSE_BYTES:
+                jsontext.check_values(raw)
             try:
                 return self._decoder.decode(raw)
             except _NOT_AT_ONCE:

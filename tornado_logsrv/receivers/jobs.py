@@ -101,10 +101,12 @@ class Jobs:
         self._reader = ValuesReader(ndjson=ndjson)
         self._records: list[bytes] = []
         self._bad = 0
+        self._first_reason = ""
 
     def take(self, piece: bytes) -> None:
         """Encode what values ``piece`` completes. Raises Refused."""
-        self._encode(self._reader.feed(piece))
+        for block in self._reader.feed(piece):
+            self._encode(block)
 
     def _encode(self, block: Block) -> None:
         if len(self._records) + block.count > MAX_JOBS:
@@ -126,6 +128,7 @@ class Jobs:
         reason = f"line {bad.line}: {bad.reason}"
         record_id = self._id_of(bad.index)
         self._records.append(records.encode_bad(bad.raw, "unreadable", reason, self.source, record_id, self._now_ms))
+        self._first_reason = self._first_reason or reason
         self._bad += 1
 
     def _keyed_id(self, index: int, value: Any) -> bytes:
@@ -140,10 +143,15 @@ class Jobs:
 
     def end(self) -> list[bytes]:
         """All records. Raises Unreadable when not one line could be read."""
-        self._encode(self._reader.end())
+        for block in self._reader.end():
+            self._encode(block)
+        self._ended()
         if self._bad and self._bad == len(self._records):
-            raise Unreadable("not one line is JSON")
+            raise Unreadable(f"not one of them can be read: {self._first_reason}")
         return self._records
+
+    def _ended(self) -> None:
+        """All that is in the body has been encoded."""
 
     def answer(self, receipt: Receipt) -> dict[str, Any]:
         """How many were accepted, how many are in quarantine, and how it was acknowledged."""

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from .. import jsontext
-from ..errors import Unreadable
+from ..errors import TooLarge, Unreadable
 from .rows import text
 
 # Possessive: what is no label is seen to be none in one pass, however long it is.
@@ -20,6 +20,8 @@ _COMMA = re.compile(r",\s*")
 _ESCAPE = re.compile(
     r"[^\\]+|\\(?:x([0-9a-fA-F]{2})|([0-7]{3})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([abfnrtv\\\"']))", re.DOTALL
 )
+#: Bytes of labels at the most: Loki takes some ten thousand, and each escape takes its time.
+MAX_BYTES = 1 << 18
 _CHARACTERS = {"a": b"\a", "b": b"\b", "f": b"\f", "n": b"\n", "r": b"\r", "t": b"\t", "v": b"\v"}
 
 
@@ -29,6 +31,8 @@ def parse_labels(selector: str) -> tuple[dict[str, Any], bool]:
     Bytes that are not UTF-8, which escapes can write, become lone surrogates. Raises Unreadable, saying where, and
     TooLarge.
     """
+    if len(selector) > MAX_BYTES:
+        raise TooLarge(f"labels of {len(selector)} characters, {MAX_BYTES} are the most")
     match = _BEGINNING.match(selector)
     if match is None:
         raise _unreadable(selector, 0)

@@ -73,11 +73,11 @@ class Stream(msgspec.Struct, Generic[Item]):
 
     stream: Item = Raw(b"{}")  # type: ignore[assignment]  # what an item is when it is not there
     values: list[Item] = []
-    labels: Any = None
-    entries: Any = None
+    labels: Item = items.ABSENT
+    entries: Item = items.ABSENT
 
     def __post_init__(self) -> None:
-        if self.labels is not None or self.entries is not None:
+        if items.is_there(self.labels) or items.is_there(self.entries):
             raise ValueError("labels and entries are of the form before /loki/api/v1: send stream and values")
 
 
@@ -98,6 +98,7 @@ def parse(body: bytes, is_json: bool, limit: int, tenant: str = "") -> Iterator[
     Raises, before any of them, Unreadable when ``body`` is none, and TooLarge.
     """
     if is_json:
+        jsontext.check_body(body)
         streams = Groups().of(_PUSH.read(body).streams)
         return (row for raw in streams for row in _stream(raw, tenant, _json_stream, _json_entry))
     streams = Groups().of(protobuf.read(_MESSAGES["PushRequest"], codings.unsnapped(body, limit)).streams)
@@ -168,7 +169,7 @@ def _together(of: _Of, entries: Sequence[Any]) -> Iterator[Rows | Sequence[Any]]
         return
     rows = _json_rows if type(entries[0]) is Raw else _protobuf_rows
     for part in portions(entries):
-        yield rows(of, part) or part
+        yield (len(part[0]) <= jsontext.SPARSE_BYTES and rows(of, part)) or part
 
 
 def _json_rows(of: _Of, raws: Sequence[Raw]) -> Rows | None:
@@ -258,7 +259,7 @@ def _json_entry(of: _Of, raw: Any) -> Row:
 
 def _json_list(raw: Any) -> tuple[Any, bool]:
     """The value of an entry, and whether it is plain; the common forms without asking jsontext for it."""
-    if type(raw) is Raw:
+    if type(raw) is Raw and len(raw) <= jsontext.SPARSE_BYTES:
         given = bytes(raw)
         try:
             if given.endswith(b'"]'):

@@ -110,6 +110,8 @@ def parse(body: bytes, is_json: bool) -> Iterator[Row | Rows | Bad | None]:
     """
     reader: Reader = Json() if is_json else Protobuf()
     groups = Groups()
+    if is_json:
+        jsontext.check_body(body)
     found = groups.of(reader.message("Request", body).resource_logs)
     return (row for raw in found for row in _resource_logs(reader, raw, groups))
 

@@ -17,6 +17,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import SeverityNumber
 
 from .. import jsontext
 from ..errors import Unreadable
+from . import items
 from .items import Item, Message
 from .rows import members
 
@@ -61,10 +62,10 @@ class Request(msgspec.Struct, Generic[Item], rename="camel"):
 
     resource_logs: list[Item] | None = None
     # Original names are no keys of OTLP/JSON. To read past these alone would be to lose all that was sent.
-    by_wrong_name: Any = msgspec.field(default=None, name="resource_logs")
+    by_wrong_name: Item = msgspec.field(default=items.ABSENT, name="resource_logs")
 
     def __post_init__(self) -> None:
-        if self.by_wrong_name is not None:
+        if items.is_there(self.by_wrong_name):
             raise ValueError("resource_logs is no name of OTLP/JSON: names are in lowerCamelCase")
         self.resource_logs = self.resource_logs or []
 

@@ -11,7 +11,7 @@ from typing import Any
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from .. import jsontext
-from ..errors import Unreadable
+from ..errors import TooLarge, Unreadable
 from . import protobuf
 from .pairs import Pairs
 from .rows import members
@@ -56,6 +56,14 @@ _OPENED_RECORDS = protobuf.Columns(
     "otlp.opened", _RECORD_FIELDS.replace("bytes body", "AnyValue body"), AnyValue=_ANY_VALUE
 )
 _KINDS = frozenset(field.split()[1] for field in _ANY_VALUE.split(","))
+#: What has attributes, which are opened all at once, and an attribute and a value that are not opened.
+_WITH_ATTRIBUTES = ("Resource", "InstrumentationScope")
+_UNOPENED = protobuf.declare(
+    "otlp.unopened", KeyValue="bytes value = 2", AnyValue="bytes array_value = 5, bytes kvlist_value = 6"
+)
+#: What each value in an array or an object has before it: the tag of ``values = 1``. Ends of lines in texts are such
+#: bytes, too, but few texts are in arrays.
+_MEMBER_TAG = b"\x0a"
 
 _kept: dict[bytes, tuple[str, Any]] = {}
 
@@ -67,12 +75,18 @@ class Protobuf:
         self.odd = False
 
     def message(self, name: str, raw: bytes) -> Any:
-        """The message that ``raw`` encodes. Raises Unreadable."""
-        return protobuf.read(_MESSAGES[name], raw)
+        """The message that ``raw`` encodes. Raises Unreadable and TooLarge."""
+        message = protobuf.read(_MESSAGES[name], raw)
+        if len(raw) > jsontext.SPARSE_BYTES and name in _WITH_ATTRIBUTES:
+            _check_values((), message.attributes)
+        return message
 
     def record(self, raw: bytes) -> Any:
-        """The LogRecord that ``raw`` encodes. Raises Unreadable."""
-        return protobuf.read(_LOG_RECORD, raw)
+        """The LogRecord that ``raw`` encodes. Raises Unreadable and TooLarge."""
+        record = protobuf.read(_LOG_RECORD, raw)
+        if len(raw) > jsontext.SPARSE_BYTES:
+            _check_values((record.body,), record.attributes)
+        return record
 
     def columns(self, raws: Sequence[bytes]) -> dict[str, Sequence[Any]] | None:
         """What the LogRecords ``raws`` have, by the names of fields; None when they are to be read one by one.
@@ -151,3 +165,13 @@ class Protobuf:
 
 def _ids(raws: Sequence[bytes | None]) -> list[str]:
     return [raw.hex() if raw else "" for raw in raws]
+
+
+def _check_values(values: Sequence[bytes], attributes: Sequence[bytes]) -> None:
+    """Raises TooLarge when the AnyValues ``values``, and those of the KeyValues ``attributes``, may hold too many."""
+    count = 0
+    for raw in (*values, *(protobuf.read(_UNOPENED["KeyValue"], raw).value for raw in members(attributes))):
+        value = protobuf.read(_UNOPENED["AnyValue"], raw)
+        count += value.array_value.count(_MEMBER_TAG) + value.kvlist_value.count(_MEMBER_TAG)
+        if count > jsontext.MAX_VALUES:
+            raise TooLarge(f"more than {jsontext.MAX_VALUES} values, the most that are read in one go")

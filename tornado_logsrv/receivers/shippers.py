@@ -99,31 +99,25 @@ class WrappedJobs(jobs.Jobs):
         self._may_wrap = not ndjson
         self._begin = b""
         self._held: Block | None = None
-        self._ending = False
 
     def take(self, piece: bytes) -> None:
         """Encode what values ``piece`` completes. Raises Refused."""
         self._begin = self._begin or piece.lstrip(_BEFORE_JSON)[:1]
         super().take(piece)
 
-    def end(self) -> list[bytes]:
-        """All records. Raises Unreadable when not one line could be read."""
-        self._ending = True
-        return super().end()
-
     def _encode(self, block: Block) -> None:
         """Encode ``block``; what may be an envelope waits until it is known to be all of the body."""
-        held, self._held = self._held, None
-        if held is not None and block.count:
-            super()._encode(held)
-        elif held is not None:
-            block = held
+        if self._held is not None and block.count:
+            super()._encode(self._held)
+            self._held = None
         if self._may_wrap and self._begin == b"{" and is_envelope(block):
-            if self._ending:
-                block = unwrapped(block)
-            else:
-                self._held, block = block, Block(0)
-        super()._encode(block)
+            self._held = block
+        else:
+            super()._encode(block)
+
+    def _ended(self) -> None:
+        if self._held is not None:
+            super()._encode(unwrapped(self._held))
 
 
 class _ShipperHandler(CollectingHandler):

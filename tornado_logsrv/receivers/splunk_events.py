@@ -9,7 +9,6 @@ Source: Splunk's "Format events for HTTP Event Collector".
 
 import codecs
 import functools
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import msgspec
 
 from .. import errors, jsontext
+from ..jsonends import Broken, Ends, length_of
 from ..jsonlines import windows
 from . import fields
 from .rows import Bad, Row, text
@@ -79,8 +79,7 @@ class _Envelope(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
 _ENVELOPES = msgspec.json.Decoder(_Envelope)
 _RAWS = msgspec.json.Decoder(msgspec.Raw)
 _JSON = msgspec.json.Encoder()
-#: Finds where an object ends: numbers are not made, since there are some that Python does not make of digits.
-_SCANNER = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=len)
+_SPACES = re.compile(rb"[ \t\r\n]*+")
 _SPACE = re.compile(r"[ \t\r\n]*+")
 #: Where an event is likely to begin behind one that cannot be read: behind another, or on a line of its own.
 _NEXT = re.compile(r"[}\n][ \t\r\n]{0,16}(?=\{[ \t\r\n]{0,16}\"(?:event|time|host|source|sourcetype|index|fields)\")")
@@ -93,26 +92,48 @@ def parse(body: bytes, metadata: Mapping[str, str]) -> Iterator[Row | BadEvent]:
     """
     if not body.removeprefix(codecs.BOM_UTF8).strip():
         raise Refusal(5, "the body is empty")
-    start = 0
+    start = _behind_space(body, 0)
     while start < len(body):
-        end = _likely_cut(body, start)
-        window = _Window(body[start:end])
-        envelopes = window.envelopes()
-        if envelopes is None:
+        end = _cut(body, start)
+        if end - start > jsontext.SPARSE_BYTES:
+            yield _event(body[start:end].rstrip(), metadata)
+        elif (envelopes := (window := _Window(body[start:end])).envelopes()) is not None:
+            for number, envelope in enumerate(envelopes):
+                data = {**metadata, **_opened(envelope)} if metadata else _opened(envelope)
+                yield row(data, bytes(envelope.time).decode(), [], _Event(window, number))
+        else:
             yield from _one_by_one(body[start:], metadata)
             return
-        for number, envelope in enumerate(envelopes):
-            data = {**metadata, **_opened(envelope)} if metadata else _opened(envelope)
-            yield row(data, bytes(envelope.time).decode(), [], _Event(window, number))
-        start = end
+        start = _behind_space(body, end)
 
 
-def _likely_cut(body: bytes, start: int) -> int:
-    """A place between two events, in all likelihood: what is before it is valid, or it is none."""
+def _cut(body: bytes, start: int) -> int:
+    """A place behind some events from ``start`` on: what is before it is valid, or it is none.
+
+    When that is more than jsontext.SPARSE_BYTES, it is one event.
+    """
     end = start + WINDOW_BYTES
-    if end >= len(body):
-        return len(body)
-    return max(body.rfind(between, start, end) for between in (b"}{", b"}\n{", b"}\r\n{")) + 1 or len(body)
+    if end < len(body):
+        end = max(body.rfind(between, start, end) for between in (b"}{", b"}\n{", b"}\r\n{")) + 1 or len(body)
+    end = min(end, len(body))
+    return end if end - start <= jsontext.SPARSE_BYTES else _cut_behind_long(body, start)
+
+
+def _cut_behind_long(body: bytes, start: int) -> int:
+    """As _cut has it, where an event is long, or what its sender has put between them is not known."""
+    view, end = memoryview(body), start
+    while end - start < WINDOW_BYTES:
+        begin = _behind_space(body, end)
+        length = length_of(view[begin:])
+        if length is None or (end > start and begin + length - start > jsontext.SPARSE_BYTES):
+            break
+        end = begin + length
+    # What is none is read as it is, and its fault is found.
+    return end if end > start else min(start + jsontext.SPARSE_BYTES, len(body))
+
+
+def _behind_space(body: bytes, at: int) -> int:
+    return _SPACES.match(body, at).end()  # type: ignore[union-attr]  # matches always
 
 
 class _Window:
@@ -184,27 +205,33 @@ def _one_by_one(body: bytes, metadata: Mapping[str, str]) -> Iterator[Row | BadE
     # What is not UTF-8 spoils its own event alone, and comes back as it was.
     events = body.decode("utf-8-sig", "surrogateescape")
     left = TIMES_READ * len(events)
-    start = _skip(events, 0)
+    ends, start = Ends(events), _skip(events, 0)
     while start < len(events):
         try:
-            end = _SCANNER.raw_decode(events, start)[1]
-        except (json.JSONDecodeError, RecursionError) as error:
+            end = ends.of(start)
+        except (Broken, RecursionError, errors.TooLarge) as error:
             problem, read = _problem(error)
             left -= (read or len(events)) - start
             next_event = _NEXT.search(events, start + 1)
             end = next_event.end() if next_event and left > 0 else len(events)
-            yield BadEvent(_bytes(events[start:end].rstrip(" \t\r\n")), f"not JSON: {problem}")
+            yield BadEvent(_bytes(events[start:end].rstrip(" \t\r\n")), problem)
         else:
             yield _event(_bytes(events[start:end]), metadata)
         start = _skip(events, end)
 
 
-def _problem(error: json.JSONDecodeError | RecursionError) -> tuple[str, int]:
+def _problem(error: Broken | RecursionError | errors.TooLarge) -> tuple[str, int]:
     """What is wrong with an event, and up to where it was read for that; 0 for all there is."""
     if isinstance(error, RecursionError):
-        return fields.TOO_DEEP, 0
+        return f"not JSON: {fields.TOO_DEEP}", 0
+    if isinstance(error, errors.TooLarge):
+        return _of_event(error), 0
     # A string without an end is told by its beginning.
-    return error.msg, 0 if error.msg.startswith("Unterminated string") else error.pos + 1
+    return f"not JSON: {error.msg}", 0 if error.msg.startswith("Unterminated string") else error.pos + 1
+
+
+def _of_event(error: errors.Refused) -> str:
+    return str(error).replace("the body", "the event", 1)
 
 
 def _skip(events: str, at: int) -> int:
@@ -219,8 +246,7 @@ def _event(raw: bytes, metadata: Mapping[str, str]) -> Row | BadEvent:
     try:
         data, notes = jsontext.read(raw)
     except (errors.Refused, RecursionError) as error:
-        reason = str(error) if isinstance(error, errors.Refused) else fields.TOO_DEEP
-        return BadEvent(raw, reason.replace("the body", "the event", 1))
+        return BadEvent(raw, _of_event(error) if isinstance(error, errors.Refused) else fields.TOO_DEEP)
     if not isinstance(data, dict):
         return BadEvent(raw, "an event is a JSON object")
     code = _fault(data.get("event", msgspec.UNSET), data.get("index"))
