@@ -5,11 +5,12 @@ it, say. And each such head, each handshake that fails, is a line.
 """
 
 import logging
+import time
 from typing import Any
 
 from tornado.httputil import HTTPInputError
 
-from .burst import Burst, told
+from .burst import Burst, Clock, told
 
 #: Whose lines these are: Tornado's, and the transport's, which speaks as Tornado does.
 LOGGER = "tornado.general"
@@ -47,8 +48,9 @@ class WireFilter(logging.Filter):
     With the level ``debug`` all are written, without it as well.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = time.monotonic) -> None:
         super().__init__()
+        self._clock = clock
         self._bursts: dict[object, Burst] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -56,7 +58,7 @@ class WireFilter(logging.Filter):
         if record.levelno >= logging.ERROR:
             # A fault of this server.
             return True
-        burst = self._bursts.setdefault(record.msg, Burst())
+        burst = self._bursts.setdefault(record.msg, Burst(self._clock))
         if not logging.getLogger(LOGGER).isEnabledFor(logging.DEBUG) and not burst.admits():
             return False
         if isinstance(record.args, tuple):
