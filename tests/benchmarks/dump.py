@@ -12,6 +12,8 @@ from .servers import Backing, LogServer, backing
 #: Seconds that a difference of two times is at least: what is smaller cannot be told from nothing.
 _LEAST = 0.001
 _MIB = 1 << 20
+#: Resident memory grows by pages: few records may find room in those that are there.
+_PAGE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +90,7 @@ def _linear(id: str, counts: tuple[int, int], seconds: Sequence[float], note: st
 def _memory_rows(few_or_many: str, empty: Sequence[Cycle], cycles: Sequence[Cycle]) -> list[Row]:
     count = f"{cycles[0].count:,}"
     idle = statistics.median(cycle.read_bytes for cycle in empty)
-    own = [cycle.queue_bytes / _MIB for cycle in cycles]
+    own = [max(cycle.queue_bytes, _PAGE) / _MIB for cycle in cycles]
     note = (
         "most resident memory above that of the server before it had records, beside the queue's own size: what the "
         "memory grew by when the records came on the queue"
