@@ -99,7 +99,8 @@ function legend(levels) {
 		const other = level ? `NOT ${own}` : '_exists_:level';
 		return h('li', {},
 			toggle([h('span', { class: `swatch ${kindOf(level)}` }), ` ${level ? name : 'none'} `, h('b', {}, short(n))], own, {
-				'aria-pressed': String(standing(q, own) === 'kept'), title: `Only ${name}`, 'aria-label': `Only ${level ? name : 'none'}: ${n}`,
+				'aria-pressed': String(standing(q, own) === 'kept'), title: `Only ${name}`,
+				'aria-label': `Only ${level ? name : 'none'}: ${n}`,
 			}),
 			toggle('−', other, { class: 'not', 'aria-label': `Not ${name}`, title: `Not ${name}` }));
 	});
