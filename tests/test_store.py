@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import gc
 import json
+import math
 
 import pytest
 from bson import ObjectId
@@ -219,7 +220,9 @@ def test_ranges_tile_the_time_asked_for(moments, low, length, crowded):
         occupancy.note([moment] * (600 if crowded and moment % 3 else 1))
     low = None if low is None else START + low
     high = None if length is None else (low or START) + length
-    for tiles in (list(occupancy.ranges_up(low, high)), list(occupancy.ranges_down(low, high))[::-1]):
+    ranges = (occupancy.ranges_up(low, high), [*occupancy.ranges_down(low, high)][::-1])
+    pieces = (occupancy.pieces_up(low, high), [*occupancy.pieces_down(low, high)][::-1])
+    for tiles in map(list, (*ranges, *pieces)):
         assert (tiles[0][0], tiles[-1][1]) == (low, high)
         assert [end for _, end in tiles[:-1]] == [start for start, _ in tiles[1:]]
 
@@ -242,6 +245,38 @@ def test_no_range_reaches_across_a_gap_or_quiet_records_into_a_crowd(hidden_behi
         if read >= hidden_behind + 100:
             break
     assert read <= hidden_behind + 1000
+
+
+@pytest.mark.parametrize("quiet", [0, 1, 50, 5000])
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_pieces_for_an_index_are_few_and_none_reaches_from_beside_into_a_crowd(quiet, order):
+    """Something each second, then a crowd, all of which is sought."""
+    occupancy, sign = Occupancy(), 1 if order == "asc" else -1
+    occupancy.note(START + sign * 1000 * n for n in range(quiet))
+    crowd = START + sign * 1000 * (quiet + 5)
+    sought = {crowd + ms: 33 for ms in range(1000)}
+    for moment, count in sought.items():
+        occupancy.note([moment] * count)
+    read = pieces = 0
+    for start, end in occupancy.pieces_up(None, None) if order == "asc" else occupancy.pieces_down(None, None):
+        read, pieces = read + held(sought, start or 0, math.inf if end is None else end), pieces + 1
+        if read >= 100:
+            break
+    assert 100 <= read <= 1000
+    assert pieces <= 5 + (0 if quiet < 100 else 40)
+
+
+def test_pieces_grow_with_what_they_have_passed_and_not_with_gaps():
+    occupancy = Occupancy()
+    occupancy.note(START + 1000 * n for n in range(36_000))
+    occupancy.note([START + 10**11])
+    pieces = list(occupancy.pieces_down(None, None))
+    assert len(pieces) < 60
+    passed = 0
+    for start, end in pieces[1:-1]:
+        width = min(end, START + 36_000_000) - start
+        assert width <= max(64_000, passed / 8 + 1000)
+        passed += width
 
 
 def test_what_is_saved_is_what_is_loaded():

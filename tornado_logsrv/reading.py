@@ -2,6 +2,9 @@
 
 A piece is a range of the index on (timestamp, _id). MongoDB gets one range for all that is asked; SecantusDB, which
 fetches a whole range before it does anything else, gets many small ones, as ``occupancy`` has them.
+
+What has an index of its own is found by that: MongoDB sees to it by itself. SecantusDB is asked for all records with a
+value that few have, as far as ``frequency`` knows, and for those with one that many have a range of time at once.
 """
 
 import collections
@@ -9,11 +12,10 @@ import contextlib
 import copy
 import dataclasses
 import datetime
-import itertools
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import bson
 from bson import CodecOptions, DatetimeMS, ObjectId
@@ -23,6 +25,7 @@ from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import ExecutionTimeout, OperationFailure, PyMongoError
 
 from .errors import BadParameter, QueryTimeout, StoreUnavailable
+from .frequency import Frequency
 from .occupancy import Occupancy
 from .query import Query, parse
 from .records import JOB_SOURCE, Clock
@@ -35,15 +38,10 @@ STREAM_PAGE = 1000
 #: Seconds with few records that are read at once where a filter may leave nothing of them, so that no more is read
 #: behind the last record of a page, or held in SecantusDB's memory, than this.
 _SCAN_SECONDS = 64
-#: What of a page has to be found in so many ranges: with less, what is sought is rare, and SecantusDB finds it faster
-#: by an index, from which it fetches every record with a value.
-_LEAST_FOUND = {3: 0.01, 8: 0.1}
-#: In so many ranges is looked, by the index, whether there is anything of a value: no record is read for nothing. How
-#: many spellings of values are looked for at the most; with more, the ranges themselves tell.
-_PROBED_RANGES = 3
-_MOST_PROBES = 8
-#: Seconds for all records of a value that seems to be rare: what takes longer is not rare, and is read by time.
-_RARE_SECONDS = 0.5
+#: Seconds for all records of values that few seem to have: what takes longer many have, and is read by time.
+_FEW_SECONDS = 0.5
+#: From so many seconds, and from as many that are crowds, it is learned how frequent values are.
+_SAMPLED = 24
 _FETCH = 100
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
 _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
@@ -97,38 +95,49 @@ class Page:
     next: Position | None
 
 
+class _Read(NamedTuple):
+    """A document, and the bytes that it had."""
+
+    document: Document
+    size: int
+
+    @property
+    def place(self) -> tuple[float, bytes]:
+        """Its place in the order by (timestamp, _id); what has no time comes first, as in MongoDB."""
+        moment, record_id = self.document.get("timestamp"), self.document["_id"]
+        if isinstance(moment, datetime.datetime):
+            moment = (moment - _EPOCH) // _MILLISECOND
+        known = isinstance(record_id, ObjectId)
+        return int(moment) if isinstance(moment, int | DatetimeMS) else -math.inf, record_id.binary if known else b""
+
+
 class _Found:
     """What becomes a page of ``limit`` documents, and one more, which tells that there is a next page."""
 
     def __init__(self, limit: int, share: Share) -> None:
         self._limit = limit
-        self._share = share
+        #: What the page takes of memory.
+        self.share = share
         self._documents: list[Document] = []
         self._bytes = 0
 
     @property
     def full(self) -> bool:
         """Whether no more is wanted."""
-        return len(self._documents) > self._limit or (self._bytes > PAGE_BYTES and len(self._documents) > 1)
-
-    @property
-    def share(self) -> float:
-        """How much of the page has been found."""
-        return len(self._documents) / self._limit
+        return _is_enough(len(self._documents), self._bytes, self._limit + 1)
 
     @property
     def room(self) -> int:
         """How many are still wanted."""
         return self._limit + 1 - len(self._documents)
 
-    def add(self, batch: Iterable[RawBSONDocument]) -> None:
-        """Take what is wanted of ``batch``."""
-        for raw in batch:
+    def add(self, read: Iterable[_Read]) -> None:
+        """Take what is wanted of ``read``."""
+        for document, size in read:
             if self.full:
                 return
-            self._share.take(len(raw.raw))
-            self._documents.append(_decoded(raw))
-            self._bytes += len(raw.raw)
+            self._documents.append(document)
+            self._bytes += size
 
     def page(self) -> Page:
         """All but the one more."""
@@ -192,6 +201,8 @@ class RecordReader:
         self.occupancy: Occupancy | None = None
         #: What pages may take of memory while they are read.
         self.room = Room()
+        #: How frequent values are; asked only where there is an occupancy.
+        self.frequency = Frequency()
         #: The fields that begin an index.
         self.indexed: frozenset[str] = frozenset()
 
@@ -225,24 +236,23 @@ class RecordReader:
             await self._prepare()
             found, collection = _Found(limit, share), self._of(selection)
             low, high = selection.range()
-            filter_ = selection.query.filter(selection.now_ms, self._listed())
             if after is not None:
+                filter_ = selection.query.filter(selection.now_ms, self._listed())
                 await self._run(collection, found, (_same_moment(order, after), self._only, filter_), order, deadline)
                 low, high = _behind(order, after, low, high)
-            by = None if found.full else self._index_for(selection)
-            if by is not None and await self._found_rare(collection, found, by, (low, high), order, deadline):
+            if found.full or _is_empty(low, high):
                 return found.page()
-            for number, (start, end) in enumerate(self._ranges(order, low, high, bool(filter_ or self._only))):
+            by = await self._index_for(collection, selection, deadline)
+            if by is not None and await self._found_by_index(collection, found, by, (low, high), order, deadline):
+                return found.page()
+            filter_ = selection.query.filter(selection.now_ms, self._listed())
+            for start, end in self._ranges(order, low, high, bool(filter_ or self._only)):
                 if found.full:
-                    break
-                if by is not None and found.share < _LEAST_FOUND.get(number, 0):
-                    rest = (low, end) if order == "desc" else (start, high)
-                    await self._run(collection, found, _split(*by, _between(*rest), self._only), order, deadline)
                     break
                 await self._run(collection, found, (_between(start, end), self._only, filter_), order, deadline)
             return found.page()
 
-    async def _found_rare(
+    async def _found_by_index(
         self,
         collection: Any,
         found: "_Found",
@@ -251,37 +261,30 @@ class RecordReader:
         order: Order,
         deadline: Deadline,
     ) -> bool:
-        """Read by the index what seems to be rare; False, and nothing is read, when it does not, or is not."""
-        if not await self._is_rare(collection, by, self._ranges(order, *between, True), order, deadline):
-            return False
-        before = found.room
-        try:
-            filters = _split(*by, _between(*between), self._only)
-            await self._run(collection, found, filters, order, deadline.part(_RARE_SECONDS))
-        except ExecutionTimeout:
-            if found.room < before:
-                raise
-            return False
-        return True
-
-    async def _is_rare(
-        self, collection: Any, by: tuple[str, Document], ranges: Iterable[Range], order: Order, deadline: Deadline
-    ) -> bool:
-        """Whether the first of ``ranges`` hold no record with a value that the filter of ``by`` lists for its path.
-
-        SecantusDB answers a value and a range of time together by the index, and reads no more than what it finds.
-        This is a guess at the shorter way, and looks for texts as they are usually written: both ways find the same.
-        """
+        """Read by an index; False, and nothing is read, when more records than was known have what is sought."""
         path, filter_ = by
-        probes, pieces = _usual(filter_[path]["$in"]), list(itertools.islice(ranges, _PROBED_RANGES))
-        if not pieces or len(probes) > _MOST_PROBES:
+        others = (self._only, {name: value for name, value in filter_.items() if name != path})
+        few, many = self._all.frequency.divided(path, filter_[path]["$in"])
+        try:
+            filters = ({path: {"$in": few}}, _between(*between), *others)
+            rest = await self._read(collection, found, filters, order, deadline.part(_FEW_SECONDS)) if few else []
+        except ExecutionTimeout:
+            # The next to ask for it learns anew what is frequent.
+            self._all.frequency.forget(path)
             return False
-        low, high = (pieces[-1][0], pieces[0][1]) if order == "desc" else (pieces[0][0], pieces[-1][1])
-        for value in probes:
-            match = {path: value} | _between(low, high)
-            pipeline = [{"$match": match}, {"$limit": 1}, {"$project": {"_id": 1}}]
-            if await collection.aggregate(pipeline, maxTimeMS=deadline.left_ms()).to_list(1):
-                return False
+        for start, end in self._pieces(order, between) if many else ():
+            if found.full:
+                break
+            read: list[_Read] = []
+            for value in many:
+                within = ({path: value} | _between(start, end), *others)
+                read += await self._read(collection, found, within, order, deadline)
+            count = _count_within(rest, start, end)
+            # An array may hold several of the values.
+            every = {repr(each.document["_id"]): each for each in (*read, *rest[:count])}.values()
+            found.add(sorted(every, key=lambda each: each.place, reverse=order == "desc"))
+            del rest[:count]
+        found.add(rest)
         return True
 
     async def count_levels(
@@ -349,17 +352,39 @@ class RecordReader:
         # SecantusDB, which reads by time, compares a value with each of a list one by one.
         return self._all.indexed if self._all.occupancy is None else frozenset()
 
-    def _index_for(self, selection: Selection) -> tuple[str, Document] | None:
-        """The field of a selection by whose index SecantusDB finds all records with its value, and the filter."""
+    async def _index_for(
+        self, collection: Any, selection: Selection, deadline: Deadline
+    ) -> tuple[str, Document] | None:
+        """The field of a selection by whose index SecantusDB has to fetch the fewest records, and the filter."""
         occupancy, indexed = self._all.occupancy, self._all.indexed - {"timestamp", "_id"}
         if occupancy is None or not indexed:
             return None
         filter_ = selection.query.filter(selection.now_ms, indexed)
-        path = next((path for path in indexed if set(filter_.get(path, ())) == {"$in"}), None)
-        return None if path is None else (path, filter_)
+        paths = [path for path in sorted(indexed) if set(filter_.get(path, ())) == {"$in"}]
+        if not paths:
+            return None
+        frequency = self._all.frequency
+        if missing := indexed - frequency.paths:
+            await self._learn(collection, occupancy, missing, deadline)
+        return min(paths, key=lambda path: frequency.about(path, filter_[path]["$in"])), filter_
+
+    async def _learn(self, collection: Any, occupancy: Occupancy, paths: Collection[str], deadline: Deadline) -> None:
+        """Learn how frequent the values of ``paths`` are."""
+        counted = Frequency(paths)
+        for start, end, times in [*occupancy.sample(_SAMPLED)]:
+            pipeline = [{"$match": _between(start, end)}, {"$project": dict.fromkeys(paths, 1)}]
+            for document in await self._counts(collection, pipeline, deadline):
+                counted.count(document, times)
+        self._all.frequency.take(counted)
+
+    def _pieces(self, order: Order, between: Range) -> Iterable[Range]:
+        occupancy = self._all.occupancy
+        if occupancy is None:
+            return (between,)
+        return occupancy.pieces_up(*between) if order == "asc" else occupancy.pieces_down(*between)
 
     def _ranges(self, order: Order, low: int | None, high: int | None, filtered: bool) -> Iterable[Range]:
-        if low is not None and high is not None and low >= high:
+        if _is_empty(low, high):
             return ()
         occupancy = self._all.occupancy
         if occupancy is None:
@@ -370,17 +395,33 @@ class RecordReader:
     async def _run(
         self, collection: Any, found: "_Found", filters: Iterable[Document], order: Order, deadline: Deadline
     ) -> None:
-        direction = ASCENDING if order == "asc" else DESCENDING
+        found.add(await self._read(collection, found, filters, order, deadline))
+
+    async def _read(
+        self, collection: Any, found: "_Found", filters: Iterable[Document], order: Order, deadline: Deadline
+    ) -> list[_Read]:
+        """What ``filters`` select, as much of it as ``found`` may want."""
+        direction, wanted, size = ASCENDING if order == "asc" else DESCENDING, found.room, 0
         pipeline = _matches(filters)
-        pipeline += [{"$sort": {"timestamp": direction, "_id": direction}}, {"$limit": found.room}]
+        pipeline += [{"$sort": {"timestamp": direction, "_id": direction}}, {"$limit": wanted}]
+        read: list[_Read] = []
         # What MongoDB answers, 16 MiB at the most, is in memory before it can be counted.
         async with self.room.fetching:
-            cursor = collection.aggregate(pipeline, maxTimeMS=deadline.left_ms())
+            # One more than there can be, or MongoDB would be asked for more.
+            cursor = collection.aggregate(pipeline, maxTimeMS=deadline.left_ms(), batchSize=wanted + 1)
             try:
-                while not found.full and (batch := await cursor.to_list(_FETCH)):
-                    found.add(batch)
+                while not _is_enough(len(read), size, wanted) and (batch := await cursor.to_list(_FETCH)):
+                    for raw in batch:
+                        if _is_enough(len(read), size, wanted):
+                            break
+                        found.share.take(len(raw.raw))
+                        read.append(_Read(_decoded(raw), len(raw.raw)))
+                        size += len(raw.raw)
             finally:
-                await cursor.close()
+                # Another thread would be asked for nothing.
+                if cursor.alive:
+                    await cursor.close()
+        return read
 
     async def _counts(self, collection: Any, pipeline: list[Document], deadline: Deadline) -> list[Document]:
         cursor = collection.aggregate(pipeline, maxTimeMS=deadline.left_ms())
@@ -438,19 +479,18 @@ def _same_moment(order: Order, after: Position) -> Document:
     return {"timestamp": DatetimeMS(after.timestamp_ms), "_id": {"$gt" if order == "asc" else "$lt": after.id}}
 
 
-def _usual(values: Iterable[Any]) -> list[Any]:
-    """Of a text in each of its spellings those that people write: as in the query, or small, capital, capitalized."""
-    return [
-        value
-        for number, value in enumerate(values)
-        if not number or not isinstance(value, str) or value in (value.lower(), value.upper(), value.capitalize())
-    ]
+def _is_enough(count: int, size: int, wanted: int) -> bool:
+    return count >= wanted or (size > PAGE_BYTES and count > 1)
 
 
-def _split(path: str, filter_: Document, *others: Document) -> list[Document]:
-    """``filter_`` with what it says of ``path`` first, and ``others``."""
-    rest = {name: value for name, value in filter_.items() if name != path}
-    return [{path: filter_[path]}, *others, rest]
+def _count_within(read: list[_Read], start: int | None, end: int | None) -> int:
+    """How many at the beginning of ``read`` are of [start, end)."""
+    low, high = -math.inf if start is None else start, math.inf if end is None else end
+    return next((n for n, each in enumerate(read) if not low <= each.place[0] < high), len(read))
+
+
+def _is_empty(low: int | None, high: int | None) -> bool:
+    return low is not None and high is not None and low >= high
 
 
 def _behind(order: Order, after: Position, low: int | None, high: int | None) -> Range:

@@ -291,6 +291,7 @@ class RecordStore:
         if occupancy is None:
             return
         occupancy.note(map(timestamp_of, records))
+        self.reader.frequency.note(records)
         # A hint: it holds in this process anyway, and what cannot be saved now is saved with a later batch.
         with contextlib.suppress(PyMongoError):
             for hour_ms, minute, seconds, crowds in occupancy.unsaved():
@@ -312,7 +313,7 @@ class RecordStore:
     async def forget(self, before_ms: int) -> None:
         """There are no records from before this time. Raises PyMongoError."""
         if self.reader.occupancy is not None:
-            self.reader.occupancy.forget(before_ms)
+            self.reader.frequency.scale(self.reader.occupancy.forget(before_ms))
             await self._hours.delete_many({"_id": {"$lt": DatetimeMS(before_ms - HOUR_MS)}})
 
     async def count_quarantined(self) -> int:

@@ -46,6 +46,7 @@ wildcards in a term, 200 characters in a regular expression.
 
 import contextlib
 import dataclasses
+import functools
 import re
 import time
 from collections.abc import Collection, Mapping
@@ -67,6 +68,8 @@ __all__ = ["Query", "QueryError", "Sight", "moment", "parse"]
 _POSITION = re.compile(r"position (\d+)")
 #: What people write by hand. Each reading of a longer one takes milliseconds, in which nobody else has his turn.
 _LONGEST_MENDED = 300
+#: Queries that are kept as they were read.
+_REMEMBERED = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +97,12 @@ class Query:
         return time_range(self.root, _now(now_ms))
 
 
+@functools.lru_cache(maxsize=_REMEMBERED)
 def parse(text: str) -> Query:
-    """Read a query. Raises QueryError, which points at the column, says what would be right, and what is nearest."""
+    """Read a query, once: each page, count and tail of a search asks with the same one.
+
+    Raises QueryError, which points at the column, says what would be right, and what is nearest.
+    """
     try:
         return _read(text)
     except QueryError as error:
