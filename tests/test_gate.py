@@ -16,7 +16,7 @@ from elasticsearch import Elasticsearch
 from tornado_logsrv import auth, readers, receivers
 from tornado_logsrv.auth import Scope
 from tornado_logsrv.client import LogsrvHandler
-from tornado_logsrv.gate import is_loopback
+from tornado_logsrv.gate import Gate, is_loopback
 from tornado_logsrv.handler import BaseHandler, BodyHandler
 from tornado_logsrv.lane import Lane
 from tornado_logsrv.readers.session import SignInHandler
@@ -512,6 +512,31 @@ async def test_a_sign_out_has_the_cookie_forgotten(fetch):
     response = await fetch("/sign-out", b"")
     assert response.code == 204
     assert response.headers["Set-Cookie"].startswith('logsrv="";')
+
+
+@pytest.mark.gen_test
+async def test_a_sign_out_ends_the_sign_in_here_for_whoever_has_the_cookie_also_after_a_restart(fetch, app, caplog):
+    caplog.set_level(logging.INFO, logger="logsrv.audit")
+    one, other = [{"Cookie": (await sign_in(fetch, "read")).partition(";")[0]} for _ in range(2)]
+    assert one != other
+    for _ in range(2):
+        assert (await fetch("/sign-out", b"", headers=one)).code == 204
+    assert [message for message in caplog.messages if "signed out" in message] == [
+        "read-token has signed out from 127.0.0.1"
+    ]
+    app.gate = Gate(app.options)
+    assert (await fetch("/logs", headers=one)).code == 401
+    assert msgspec.json.decode((await fetch("/sign-in", headers=one)).body)["name"] is None
+    assert (await fetch("/logs", headers=other)).code == 200
+    assert (await fetch("/logs", headers={"Cookie": (await sign_in(fetch, "read")).partition(";")[0]})).code == 200
+
+
+@pytest.mark.gen_test
+async def test_what_is_no_sign_in_is_not_remembered_as_one_that_has_ended(fetch, app):
+    cookie = (await sign_in(fetch, "read")).partition(";")[0]
+    for wrong in (cookie[:-4] + "0000", "logsrv=", "logsrv=x", "other=1"):
+        assert (await fetch("/sign-out", b"", headers={"Cookie": wrong})).code == 204
+    assert len(app.gate._ended) == 0
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"token":1}', b"[]", b'{"secret":"x"}'])

@@ -6,6 +6,7 @@ import pytest
 from tornado.web import create_signed_value
 
 from tornado_logsrv import sessions
+from tornado_logsrv.errors import StartError
 
 KEY = "k" * 32
 DIGEST = "ab" * 32
@@ -67,3 +68,97 @@ def test_a_cookie_of_the_old_format_is_none_and_is_not_logged(caplog):
         assert found(value) is None
         assert found("hunter2|1767323045|0") is None
     assert caplog.text == ""
+
+
+# Those that were ended
+
+
+@pytest.fixture
+def ended(tmp_path):
+    """``ended(at)``: what a process that starts at that time knows."""
+    return lambda at=NOW: sessions.Ended(tmp_path, lambda: at)
+
+
+def test_no_two_sign_ins_are_the_same():
+    assert made(NOW) != made(NOW)
+
+
+def test_what_was_ended_stays_so_in_the_next_process_and_nothing_else_is(ended):
+    one, other = made(NOW - 60), made(NOW - 60)
+    first = ended()
+    first.add(one)
+    for each in (first, ended(), ended(NOW + 60)):
+        assert one in each
+        assert other not in each
+
+
+def test_what_has_ended_by_itself_is_forgotten(ended):
+    first = ended()
+    first.add(made(NOW - sessions.SECONDS + 10))
+    first.add(made(NOW))
+    assert [len(ended(NOW + after)) for after in (0, 11, sessions.SECONDS + 1)] == [2, 1, 0]
+
+
+def test_they_take_no_more_than_so_much_and_none_of_them_comes_back(ended, monkeypatch, tmp_path):
+    monkeypatch.setattr(sessions, "MOST_ENDED", 20)
+    first, values = ended(), [made(NOW - 1000 + n) for n in range(100)]
+    for value in values:
+        first.add(value)
+    for each in (first, ended()):
+        assert len(each) <= 20
+        assert all(value in each for value in values)
+        assert made(NOW) not in each
+        # The price: what is as old as one that is not remembered.
+        assert made(NOW - 1000) in each
+    assert len((tmp_path / "ended-sessions").read_text().splitlines()) <= 21
+
+
+def test_many_that_end_by_themselves_leave_others_as_they_are(ended, monkeypatch, tmp_path):
+    monkeypatch.setattr(sessions, "MOST_ENDED", 20)
+    old, now = made(NOW), [NOW]
+    each = sessions.Ended(tmp_path, lambda: now[0])
+    for _ in range(10):
+        for _ in range(15):
+            each.add(made(now[0]))
+        now[0] += sessions.SECONDS + 1
+        assert made(now[0]) not in each
+    assert old not in each
+    assert len((tmp_path / "ended-sessions").read_text().splitlines()) <= 41
+
+
+def test_the_file_has_nothing_that_signs_in_and_is_for_its_owner_alone(ended, tmp_path):
+    value = made(NOW)
+    ended().add(value)
+    path = tmp_path / "ended-sessions"
+    assert path.stat().st_mode & 0o077 == 0
+    text = path.read_text()
+    assert value not in text
+    assert DIGEST not in text
+
+
+@pytest.mark.parametrize("rest", ["17", "1767323045 abc", "x", "\xff", "1767323045 " + "0" * 64 + "0"])
+def test_a_line_that_was_cut_off_is_passed_over(ended, tmp_path, rest):
+    value = made(NOW)
+    ended().add(value)
+    with (tmp_path / "ended-sessions").open("a", encoding="latin-1") as file:
+        file.write(rest)
+    assert value in ended()
+    assert len(ended()) == 1
+
+
+def test_a_sign_out_that_cannot_be_written_holds_until_the_next_start_and_is_told(ended, tmp_path, caplog):
+    first, value = ended(), made(NOW)
+    (tmp_path / "ended-sessions").unlink()
+    (tmp_path / "ended-sessions").mkdir()
+    first.add(value)
+    assert value in first
+    assert "a sign-out holds only until the next start" in caplog.text
+    (tmp_path / "ended-sessions").rmdir()
+    first.add(made(NOW))
+    assert value in ended()
+
+
+def test_a_file_that_cannot_be_read_is_a_start_error(ended, tmp_path):
+    (tmp_path / "ended-sessions").mkdir()
+    with pytest.raises(StartError, match=r"--data_dir: .*ended-sessions cannot be used"):
+        ended()

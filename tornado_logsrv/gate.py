@@ -34,6 +34,7 @@ class Gate:
         self._key = options.session_key
         if self._tokens is not None and not self._key:
             self._key = sessions.own_key(Path(options.data_dir))
+        self._ended = sessions.Ended(Path(options.data_dir)) if self._tokens is not None else None
         self.failures = Failures()
         self.proxies = Proxies(options.trusted_proxies)
         # With --hosts the name is checked wherever the server listens. On loopback it always is: what keeps others out
@@ -43,8 +44,8 @@ class Gate:
         #: Authorization values, as they were sent, whose tokens may write; empty: none was sent. A dict finds a value
         #: by a keyed hash of all of it (PEP 456), so a guess that begins well takes no longer than another.
         self.writers: dict[bytes, Token] = {}
-        #: Called when the tokens have been read again: for requests that go on for long.
-        self.on_reload: set[Callable[[], None]] = set()
+        #: Called when somebody may no more what he might: for requests that go on for long.
+        self.on_change: set[Callable[[], None]] = set()
         self._forget()
 
     @property
@@ -63,8 +64,11 @@ class Gate:
             self._tokens = Tokens.read(self._path, self._tokens)
             self._forget()
             log.info("%d tokens read from %s", len(self._tokens), self._path)
-            for told in [*self.on_reload]:
-                told()
+            self._tell()
+
+    def _tell(self) -> None:
+        for told in [*self.on_change]:
+            told()
 
     def _forget(self) -> None:
         self.writers.clear()
@@ -106,12 +110,17 @@ class Gate:
             self._remember(authorization_of(request.headers), token)
         return token
 
-    def still_admits(self, token: Token, scope: Scope) -> bool:
-        """Whether a request of ``token``, admitted before, would be admitted now, and be about the same records."""
+    def still_admits(self, request: HTTPServerRequest, token: Token, scope: Scope) -> bool:
+        """Whether ``request`` of ``token``, admitted before, would be admitted now, and be about the same records."""
         if self._tokens is None:
             return True
+        if self._is_by_cookie(request) and self._is_ended(request.cookies[sessions.COOKIE].value):
+            return False
         now = self._tokens.get(token.digest)
         return now is not None and scope in now.scopes and now.binding == token.binding
+
+    def _is_ended(self, value: str) -> bool:
+        return self._ended is not None and value in self._ended
 
     def seconds_left(self, request: HTTPServerRequest) -> float:
         """For how long ``request``, admitted, may go on: until its sign-in ends."""
@@ -141,7 +150,7 @@ class Gate:
 
     def _signed_in(self, tokens: Tokens, value: str) -> Token:
         token = tokens.get(sessions.digest_in(self._key, value) or "")
-        if token is None:
+        if token is None or self._is_ended(value):
             raise Unauthenticated("the sign-in has ended")
         return token
 
@@ -149,6 +158,19 @@ class Gate:
         """The token of ``secret`` and the value of the cookie that stands for it. Raises Unauthenticated."""
         token = self.token_with([secret.encode()], address)
         return token, sessions.new_value(self._key, token.digest)
+
+    def sign_out(self, request: HTTPServerRequest) -> Token | None:
+        """End the sign-in of the cookie of ``request``; the token that it stood for, None where it stood for none."""
+        if self._tokens is None or self._ended is None or sessions.COOKIE not in request.cookies:
+            return None
+        value = request.cookies[sessions.COOKIE].value
+        try:
+            token = self._signed_in(self._tokens, value)
+        except Unauthenticated:
+            return None
+        self._ended.add(value)
+        self._tell()
+        return token
 
     def _remember(self, authorization: str, token: Token) -> None:
         if not authorization:

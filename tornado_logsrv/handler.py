@@ -86,6 +86,12 @@ class BaseHandler(tornado.web.RequestHandler):
         self.token = token
 
     @property
+    def still_may(self) -> bool:
+        """Whether the request, which goes on for long, would be admitted now."""
+        assert self.token is not None
+        return self.application.gate.still_admits(self.request, self.token, self.needed_scope)
+
+    @property
     def binding(self) -> Binding:
         """Whose records the request is about."""
         assert self.token is not None

@@ -3,15 +3,17 @@
 import asyncio
 import contextlib
 import csv
+import dataclasses
 import http.client
 import io
 import json
 import logging
+import time
 import urllib.request
 
 import pytest
 
-from tornado_logsrv import records
+from tornado_logsrv import auth, records, sessions
 from tornado_logsrv.errors import StoreUnavailable
 from tornado_logsrv.readers import export
 
@@ -19,6 +21,7 @@ from ..process import PATIENCE, eventually, running
 
 START = 1_767_323_045_678
 NDJSON = {"Accept": "application/x-ndjson"}
+SECRETS = {name: auth.new_secret() for name in ("reading", "other")}
 
 
 async def stored(app, values):
@@ -143,6 +146,102 @@ async def test_a_failure_in_the_middle_cuts_the_answer_short(http_server, http_p
     assert not answer.endswith(b"0\r\n\r\n")
     assert [record.levelno for record in caplog.records if record.name == "logsrv.http"] == [logging.ERROR]
     assert str(error) in caplog.text
+
+
+class TestTokens:
+    """An export goes on no longer than whoever asked for it may."""
+
+    def entry(self, name, scopes='"read"'):
+        return f'[[token]]\nname = "{name}"\nsha256 = "{auth.digest_of(SECRETS[name])}"\nscopes = [{scopes}]\n'
+
+    @pytest.fixture
+    def tokens_file(self, tmp_path):
+        path = tmp_path / "tokens.toml"
+        path.write_text(self.entry("reading") + self.entry("other"))
+        return path
+
+    @pytest.fixture
+    def options(self, options, tokens_file):
+        return dataclasses.replace(options, tokens_file=str(tokens_file))
+
+    @pytest.fixture
+    def after_a_page(self, app, monkeypatch):
+        """Has something happen when the first page has been read."""
+
+        def after_a_page(happens):
+            page, calls = app.store.reader.page, []
+
+            async def counted(*given):
+                calls.append(given)
+                if len(calls) == 2:
+                    await happens()
+                return await page(*given)
+
+            monkeypatch.setattr(app.store.reader, "page", counted)
+            return calls
+
+        return after_a_page
+
+    async def exported(self, port, *headers):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = "".join(f"{header}\r\n" for header in ("Host: localhost", *headers))
+        writer.write(f"GET /logs?format=ndjson HTTP/1.1\r\n{head}\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    @pytest.mark.parametrize("now", ["", '"write"'], ids=["gone", "other scopes"])
+    @pytest.mark.gen_test
+    async def test_it_is_cut_short_within_a_page_of_the_removal_of_its_token(
+        self, http_server, http_port, app, tokens_file, after_a_page, caplog, now
+    ):
+        caplog.set_level(logging.INFO, "logsrv.audit")
+        await stored(app, list(range(3500)))
+
+        async def removed():
+            tokens_file.write_text((self.entry("reading", now) if now else "") + self.entry("other"))
+            app.gate.reload()
+
+        calls = after_a_page(removed)
+        answer = await self.exported(http_port, f"Authorization: Bearer {SECRETS['reading']}")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert not answer.endswith(b"0\r\n\r\n")
+        assert (len(calls), answer.count(b'"timestamp"')) == (2, 1000)
+        assert "an export is cut short, GET '/logs' from 127.0.0.1 by reading may not any more" in caplog.messages
+
+    @pytest.mark.parametrize("way", ["signed out", "over"])
+    @pytest.mark.gen_test
+    async def test_it_is_cut_short_within_a_page_of_the_end_of_its_sign_in(
+        self, http_server, http_port, app, fetch, after_a_page, monkeypatch, way
+    ):
+        await stored(app, list(range(3500)))
+        response = await fetch("/sign-in", json.dumps({"token": SECRETS["reading"]}).encode())
+        cookie = response.headers["Set-Cookie"].partition(";")[0]
+        later = time.time() + sessions.SECONDS + 1
+
+        async def ends():
+            if way == "over":
+                monkeypatch.setattr(time, "time", lambda: later)
+            else:
+                await fetch("/sign-out", b"", headers={"Cookie": cookie})
+
+        calls = after_a_page(ends)
+        answer = await self.exported(http_port, f"Cookie: {cookie}")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert not answer.endswith(b"0\r\n\r\n")
+        assert (len(calls), answer.count(b'"timestamp"')) == (2, 1000)
+
+    @pytest.mark.gen_test
+    async def test_it_goes_on_when_another_token_is_removed(self, fetch, app, tokens_file, after_a_page):
+        await stored(app, list(range(2500)))
+
+        async def removed():
+            tokens_file.write_text(self.entry("reading"))
+            app.gate.reload()
+
+        after_a_page(removed)
+        headers = NDJSON | {"Authorization": f"Bearer {SECRETS['reading']}"}
+        assert len(lines(await fetch("/logs", headers=headers))) == 2500
 
 
 @pytest.mark.gen_test(timeout=60)

@@ -71,7 +71,7 @@ async def test_it_ends_when_its_token_may_no_more_or_see_other_records(fetch, ap
     assert response.code == 202
     await until(lambda: other.ids)
     assert (watching.ids, other.ids, other.ended) == ([], [json.loads(response.body)["id"]], False)
-    assert len(app.watch.watchers) == len(app.gate.on_reload) == 1
+    assert len(app.watch.watchers) == len(app.gate.on_change) == 1
 
 
 @pytest.mark.gen_test
@@ -84,7 +84,7 @@ async def test_it_goes_on_when_the_file_is_read_again_and_may_as_before_or_canno
         app.gate.reload()
     watching.close()
     await until(lambda: not app.watch.watchers)
-    assert not app.gate.on_reload
+    assert not app.gate.on_change
 
 
 @pytest.mark.gen_test
@@ -99,3 +99,16 @@ async def test_it_ends_with_the_sign_in(fetch, app, tail, monkeypatch):
         await until(lambda: ending.ended)
     assert (lasting.ended, bearing.ended) == (False, False)
     assert len(app.watch.watchers) == 2
+
+
+@pytest.mark.gen_test
+async def test_it_ends_with_the_sign_out_of_its_sign_in_and_of_no_other(fetch, app, tail):
+    cookies = []
+    for _ in range(2):
+        response = await fetch("/sign-in", json.dumps({"token": SECRETS["watching"]}).encode())
+        cookies.append({"Cookie": response.headers["Set-Cookie"].partition(";")[0]})
+    ending, lasting, bearing = [await tail(headers) for headers in (*cookies, bearer("watching"))]
+    assert (await fetch("/sign-out", b"", headers=cookies[0])).code == 204
+    await until(lambda: ending.ended)
+    assert (lasting.ended, bearing.ended) == (False, False)
+    assert len(app.watch.watchers) == len(app.gate.on_change) == 2

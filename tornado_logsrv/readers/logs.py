@@ -10,7 +10,8 @@ from tornado.iostream import StreamClosedError
 
 from .. import jsontext
 from ..auth import Scope
-from ..errors import BadParameter, Refused
+from ..errors import BadParameter, Denied, Refused, Unauthenticated
+from ..handler import audit
 from ..operations import RECORD, TEXT, array_of, json_of, one_of, operation
 from ..reading import Order, Position, Selection
 from . import export, paging, projection
@@ -109,6 +110,7 @@ class LogsHandler(SearchHandler):
             async for documents in self.reader.stream(
                 asked.selection, asked.order, asked.limit, self.deadline, asked.after
             ):
+                self._check()
                 if not began:
                     self.write(form.head(asked.fields))
                 began = True
@@ -124,9 +126,16 @@ class LogsHandler(SearchHandler):
             if not self._gone:
                 self._cut_short(error)
 
+    def _check(self) -> None:
+        """Raises Unauthenticated when who asked may not any more; no page is sent, or waited for, after that."""
+        if not self.still_may or self.application.gate.seconds_left(self.request) <= 0:
+            raise Unauthenticated("the token or the sign-in is good no more")
+
     def _cut_short(self, error: Exception) -> None:
         """End without the end of the answer (RFC 9112, section 8): a part must not be taken for the whole."""
-        if isinstance(error, Refused):
+        if isinstance(error, Denied):
+            audit.info("an export is cut short, %s may not any more", self._about)
+        elif isinstance(error, Refused):
             log.error("an export was cut short, request %s: %s", self.request_id, error)
         else:
             self.log_exception(type(error), error, error.__traceback__)

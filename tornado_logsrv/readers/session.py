@@ -74,7 +74,10 @@ class SignOutHandler(BaseHandler):
 
     @operation({204: {}})
     def post(self) -> None:
-        """204, and the browser forgets the cookie."""
+        """204; the sign-in is worth nothing here any more, and the browser forgets the cookie."""
+        token = self.application.gate.sign_out(self.request)
+        if token is not None:
+            audit.info("%s has signed out from %s", token.name, self.request.remote_ip)
         self.clear_cookie(
             sessions.COOKIE, path="/", httponly=True, samesite="Strict", secure=self.request.protocol == "https"
         )

@@ -46,13 +46,13 @@ class TailHandler(SearchHandler):
         self._watcher = Watcher(Wanted(selected.query, self.binding), self._send, self._end)
         watch.come(self._watcher, marks.since(where, watch, self.now_ms))
         gate, left = self.application.gate, self.application.gate.seconds_left(self.request)
-        gate.on_reload.add(self._look_again)
+        gate.on_change.add(self._look_again)
         sign_in = asyncio.get_running_loop().call_later(left, self._deny) if left < math.inf else None
         try:
             await self._stream(marks.start(where, watch), self._watcher)
         finally:
             watch.go(self._watcher)
-            gate.on_reload.discard(self._look_again)
+            gate.on_change.discard(self._look_again)
             if sign_in is not None:
                 sign_in.cancel()
 
@@ -81,9 +81,8 @@ class TailHandler(SearchHandler):
             self._ended.set()
 
     def _look_again(self) -> None:
-        """The tokens have been read again. Else who had one once could watch for ever."""
-        assert self.token is not None
-        if not self.application.gate.still_admits(self.token, self.needed_scope):
+        """Somebody may no more what he might. Else who had a token once could watch for ever."""
+        if not self.still_may:
             self._deny()
 
     def _deny(self) -> None:
