@@ -29,6 +29,10 @@ from tornado_logsrv.streams import RecordStream, connect
 TRANSPORT = os.environ.get("LOGSRV_TEST_TRANSPORT", "httptools")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 class Servers:
     """MongoDB- and Redis-compatible servers that a test can stop, kill and start."""
 

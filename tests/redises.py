@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -15,6 +16,8 @@ import redis
 from .process import eventually
 
 SERVICE = "logsrv"
+#: How much higher than a node's port that of its bus is (redis.conf, cluster-port).
+_BUS = 10_000
 
 
 class Node:
@@ -31,7 +34,11 @@ class Node:
     def start(self) -> None:
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        eventually(self.answers, f"{self._command[0]} answers")
+        try:
+            eventually(self.answers, f"{self._command[0]} answers")
+        except AssertionError:
+            self.close()
+            raise
 
     def answers(self) -> bool:
         with contextlib.suppress(redis.RedisError):
@@ -66,16 +73,25 @@ def _flags(**values: object) -> Iterator[str]:
         yield from (f"--{name.replace('_', '-')}", str(value))
 
 
-def free_port(most: int = 65_535) -> int:
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def free_ports() -> int:
+    """One for a node of a cluster, whose bus has the port 10,000 higher: neither is one that a client may be given."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            if probe.getsockname()[1] <= most:
-                return probe.getsockname()[1]
+        port = random.randrange(10_000, 22_000)
+        with socket.socket() as clients, socket.socket() as bus, contextlib.suppress(OSError):
+            clients.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + _BUS))
+            return port
 
 
 #: No delay: a primary waits 5 s for further replicas before it sends what it has.
 _DURABLE = tuple(_flags(appendonly="yes", appendfsync="everysec", save="", repl_diskless_sync_delay=0))
+_CLUSTER = (*_DURABLE, "--cluster-enabled", "yes")
 
 
 class Watched:
@@ -147,13 +163,8 @@ class Cluster:
 
     def __init__(self, directory: Path) -> None:
         with contextlib.ExitStack() as undo:
-            # The port of the cluster's bus is higher by 10,000.
             self.nodes = [
-                undo.enter_context(
-                    contextlib.closing(
-                        Node(directory / str(number), *_DURABLE, "--cluster-enabled", "yes", port=free_port(50_000))
-                    )
-                )
+                undo.enter_context(contextlib.closing(Node(directory / str(number), *_CLUSTER, port=free_ports())))
                 for number in range(3)
             ]
             for number, node in enumerate(self.nodes):

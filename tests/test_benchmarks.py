@@ -10,6 +10,8 @@ import pytest
 from tests.benchmarks import bodies
 from tornado_logsrv.receivers.rows import apart
 
+pytestmark = pytest.mark.long
+
 ROWS = {
     "requests",
     "requests-storing",

@@ -14,6 +14,8 @@ from tornado_logsrv import auth
 
 from .process import Process, eventually, running
 
+pytestmark = pytest.mark.long
+
 NDJSON = "application/x-ndjson"
 
 

@@ -23,6 +23,8 @@ from .conftest import Servers
 from .process import PATIENCE, Process, eventually, running
 from .redises import Node, Watched
 
+pytestmark = pytest.mark.long
+
 AWAY = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=100"
 
 

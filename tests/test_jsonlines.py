@@ -301,7 +301,7 @@ ROUGH = st.lists(ALPHABET | st.binary(max_size=3), max_size=40).map(b"".join)
 
 
 @given(ROUGH, CUTS, WINDOWS, st.sampled_from([None, True, False]))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @example(b"[1,1.", [2, 3], 1, None)
 def test_random_bytes_are_read_or_unreadable_wherever_they_are_cut(body, cuts, window, ndjson):
     def outcome(pieces, **more):
@@ -314,7 +314,7 @@ def test_random_bytes_are_read_or_unreadable_wherever_they_are_cut(body, cuts, w
 
 
 @given(ROUGH)
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_an_array_is_read_exactly_when_the_whole_text_is(body):
     body = b"[" + body
     try:
@@ -405,7 +405,7 @@ def stream(ndjson, size):
 def test_a_long_body_is_never_held(ndjson, most):
     reader = ValuesReader(ndjson)
     values = held = 0
-    for piece in stream(ndjson, 50 * MIB):
+    for piece in stream(ndjson, 12 * MIB):
         for block in reader.feed(piece):
             assert block.first == values
             values += len(block.values)
@@ -413,7 +413,7 @@ def test_a_long_body_is_never_held(ndjson, most):
             assert not block.notes
         held = max(held, reader.held)
     values += sum(len(block.values) for block in reader.end())
-    assert values > 400_000
+    assert values > 100_000
     assert held < most
 
 
@@ -475,31 +475,31 @@ def tree(depth, width):
     return {"id": 1, "children": [tree(depth - 1, width) for _ in range(width)]} if depth else {"id": 0}
 
 
-RECORDS = [json.dumps(record(index)).encode() for index in range(60_000)]
-#: Arrays of 4 MiB and more: the text, and how often each kind of reading may see a byte of it.
+RECORDS = [json.dumps(record(index)).encode() for index in range(15_000)]
+#: Arrays of 1 MiB and more: the text, and how often each kind of reading may see a byte of it.
 ORDINARY = {
     "records": array(RECORDS),
-    "compact records": json.dumps([record(index) for index in range(80_000)], separators=(",", ":")).encode(),
-    "records of many lines": json.dumps([record(index) for index in range(50_000)], indent=2).encode(),
-    "nested records": array([b'{"time":1,"rows":[{"a":1},{"a":2}],"tags":["x","y"]}'] * 90_000),
-    "numbers": array([b"%d" % number for number in range(800_000)]),
-    "strings": array([b'"a, b, c"'] * 500_000),
-    "arrays": array([b'[1,"a",[2,3]]'] * 350_000),
+    "compact records": json.dumps([record(index) for index in range(20_000)], separators=(",", ":")).encode(),
+    "records of many lines": json.dumps([record(index) for index in range(13_000)], indent=2).encode(),
+    "nested records": array([b'{"time":1,"rows":[{"a":1},{"a":2}],"tags":["x","y"]}'] * 23_000),
+    "numbers": array([b"%d" % number for number in range(200_000)]),
+    "strings": array([b'"a, b, c"'] * 125_000),
+    "arrays": array([b'[1,"a",[2,3]]'] * 90_000),
 }
 NASTY = {
-    "one giant object": array([json.dumps({"rows": [record(index) for index in range(60_000)]}).encode()]),
-    "one giant string": array([b'"' + b"},{" * (4 * MIB // 3) + b'"']),
-    "giants and dwarfs": array([b"1", b'"' + b"x," * (2 * MIB) + b'"', b"2", b'{"a":["' + b"],[" * MIB + b'"]}', b"3"]),
-    "strings of commas": array([b'"%b"' % (b'\\",' * 100)] * 14_000),
-    "a cut in every string": array([b'{"a":"},{\\"a\\":"}'] * 260_000),
-    "trees": array([json.dumps(tree(5, 4)).encode()] * 160),
-    "one giant tree": array([json.dumps([tree(8, 4)] * 3).encode()]),
-    "first keys all different": array(
-        [b'{"k%d":[{},{}],"text":"%b"}' % (index, b"x" * 100) for index in range(26_000)]
+    "one giant object": array([json.dumps({"rows": [record(index) for index in range(15_000)]}).encode()]),
+    "one giant string": array([b'"' + b"},{" * (MIB // 3) + b'"']),
+    "giants and dwarfs": array(
+        [b"1", b'"' + b"x," * (MIB // 2) + b'"', b"2", b'{"a":["' + b"],[" * (MIB // 4) + b'"]}', b"3"]
     ),
+    "strings of commas": array([b'"%b"' % (b'\\",' * 100)] * 3_500),
+    "a cut in every string": array([b'{"a":"},{\\"a\\":"}'] * 65_000),
+    "trees": array([json.dumps(tree(5, 4)).encode()] * 40),
+    "one giant tree": array([json.dumps([tree(7, 4)] * 3).encode()]),
+    "first keys all different": array([b'{"k%d":[{},{}],"text":"%b"}' % (index, b"x" * 100) for index in range(6_500)]),
     "every value odd": array([b'{"a":1,"a":2,"text":"%b"}' % (b"x" * 100)] * 26_000),
-    "deep": array([(b"[" * 90 + b"]" * 90)] * 16_000),
-    "spaces": array([b" " * 1000 + b"1" + b" " * 1000] * 2000),
+    "deep": array([(b"[" * 90 + b"]" * 90)] * 4_000),
+    "spaces": array([b" " * 1000 + b"1" + b" " * 1000] * 500),
 }
 
 

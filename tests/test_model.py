@@ -31,6 +31,8 @@ from tornado_logsrv.writer import Backoff
 
 from .fakes import OWNER, FakeRedis, FakeStore, Loop, RedisData, StoreData
 
+pytestmark = pytest.mark.long
+
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("model-short", max_examples=400, stateful_step_count=40, **COMMON)
 settings.register_profile("model-long", max_examples=20_000, stateful_step_count=60, **COMMON)

@@ -18,6 +18,8 @@ from tornado_logsrv.readers import pages
 from .browser import PATIENCE_MS, Visit, chromium, until
 from .process import eventually, running
 
+pytestmark = pytest.mark.long
+
 SEEDED = 240
 MANY = 10_000
 HOSTILE = [

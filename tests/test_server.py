@@ -22,6 +22,8 @@ from tornado_logsrv import auth, server
 from .conftest import Servers
 from .process import PATIENCE, Process, eventually, running
 
+pytestmark = pytest.mark.long
+
 AWAY_MONGO = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=200"
 AWAY_REDIS = "redis://127.0.0.1:9"
 
@@ -199,6 +201,8 @@ def test_servers_that_go_and_come_back_are_waited_for(start, own_servers):
     there = {"mongo_url": f"{own_servers.mongo_url}&serverSelectionTimeoutMS=200", "redis_url": own_servers.redis_url}
     with start(**there, flush_interval_ms=50) as process:
         ids = post_many(process, 10)
+        # SecantusDB that is killed while it makes its first tables does not start again.
+        eventually(lambda: process.get("/queue-size")["queueSize"] == 0, "they are stored")
         own_servers.kill(own_servers.mongo, own_servers.redis)
         ids += post_many(process, 20)
         eventually(lambda: "cannot write to MongoDB" in process.log, "the outage is told")

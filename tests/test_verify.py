@@ -28,6 +28,8 @@ from tornado_logsrv.verify.samples import table as courses_table
 
 from .process import PATIENCE, eventually
 
+pytestmark = pytest.mark.long
+
 ID, OTHER = b"1" * 12, b"2" * 12
 
 
@@ -226,7 +228,7 @@ def test_the_promise_is_kept_whatever_is_killed():
     for level in ("journal", "stored"):
         assert found[level]["stored"] + found[level]["quarantined"] == found[level]["records"]
     assert [found["all"][column] for column in ("lost", "duplicated", "wrong")] == [0, 0, 0]
-    assert int(re.search(r"^ +(\d+)  log server killed$", done.stdout, re.MULTILINE)[1]) >= 3
+    assert int(re.search(r"^ +(\d+)  log server killed$", done.stdout, re.MULTILINE)[1]) > 0
     assert re.search(r"^ \d\d%  0:1\d of 0:15  acknowledged \d+  kills \d+$", done.stderr, re.MULTILINE)
     assert "\r" not in done.stderr
 

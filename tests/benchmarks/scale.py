@@ -26,6 +26,8 @@ class Scale:
     recovered: int
     singles: int
     outage: int
+    #: Those that watch together.
+    watchers: int
     #: Records of one round in each protocol.
     protocol: int
     #: The deep page: that of one record each where few are stored, of 100 where many are; both are the last page.
@@ -50,6 +52,7 @@ FULL = Scale(
     recovered=1_000_000,
     singles=100_000,
     outage=300_000,
+    watchers=500,
     protocol=300_000,
     page=10_000,
     page_requests=40,
@@ -70,6 +73,7 @@ QUICK = Scale(
     recovered=10_000,
     singles=3_000,
     outage=10_000,
+    watchers=20,
     protocol=8_000,
     page=50,
     page_requests=5,

@@ -18,7 +18,6 @@ from .watchers import Plan
 
 #: Milliseconds in which a record is to be shown.
 SHOWN = 250
-MANY = 500
 _DEAF = 10
 
 
@@ -31,24 +30,24 @@ class Case:
     plan: Plan
 
 
-def _cases(seconds: int) -> tuple[Case, ...]:
+def _cases(seconds: int, many: int) -> tuple[Case, ...]:
     return (
         Case("tail-1", "1 watcher, 200 records/s", Plan(1, 200, seconds)),
-        Case("tail-500", f"{MANY} watchers, 200 records/s", Plan(MANY, 200, seconds)),
-        Case("tail-500-1000", f"{MANY} watchers, 1000 records/s", Plan(MANY, 1000, seconds)),
-        Case("tail-500-queries", f"{MANY} watchers with {MANY} queries, 50 records/s", Plan(MANY, 50, seconds, True)),
+        Case("tail-500", f"{many} watchers, 200 records/s", Plan(many, 200, seconds)),
+        Case("tail-500-1000", f"{many} watchers, 1000 records/s", Plan(many, 1000, seconds)),
+        Case("tail-500-queries", f"{many} watchers with {many} queries, 50 records/s", Plan(many, 50, seconds, True)),
     )
 
 
 def measure(scale: Scale) -> list[Row]:
     """For each case the time from an answer to its event, and processor and memory; then the writer with watchers."""
     with backing() as servers:
-        rows = [row for case in _cases(scale.seconds) for row in _shown(servers, case)]
+        rows = [row for case in _cases(scale.seconds, scale.watchers) for row in _shown(servers, case)]
         return [*rows, _written(scale, servers)]
 
 
 def _shown(servers: Backing, case: Case) -> list[Row]:
-    with LogServer(servers, servers.new_name(), servers.mongo_url, max_watchers=2 * MANY) as server:
+    with LogServer(servers, servers.new_name(), servers.mongo_url, max_watchers=2 * case.plan.watchers) as server:
         load.of_count(f"{server.url}/add-job", 100)
         rss, processor, began = server.rss(), server.processor_seconds(), time.perf_counter()
         found = _watch(server.url, case.plan)
@@ -86,18 +85,19 @@ def _watch(url: str, plan: Plan) -> dict[str, Any]:
 
 def _written(scale: Scale, servers: Backing) -> Row:
     """Records stored a second while many watch beside nobody watching."""
-    watched = [_drain(scale, servers, watchers) for watchers in (MANY, 0) * scale.long_rounds]
+    watched = [_drain(scale, servers, watchers) for watchers in (scale.watchers, 0) * scale.long_rounds]
     note = (
-        f"posted by the thousand until all is stored; {_DEAF} of the {MANY} watchers do not read; all share the other "
-        "core with MongoDB; no bar: what is shown is work, too"
+        f"posted by the thousand until all is stored; {_DEAF} of the {scale.watchers} watchers do not read; all share "
+        "the other core with MongoDB; no bar: what is shown is work, too"
     )
-    name = f"stored, {MANY} watchers beside none"
+    name = f"stored, {scale.watchers} watchers beside none"
     return compared("tail-stored", name, "records/s", watched[::2], watched[1::2], None, note)
 
 
 def _drain(scale: Scale, servers: Backing, watchers: int) -> float:
     count = max(1, scale.stored // 10 // samples.BATCH)
-    with LogServer(servers, servers.new_name(), servers.mongo_url, ack="memory", max_watchers=2 * MANY) as server:
+    most = 2 * scale.watchers
+    with LogServer(servers, servers.new_name(), servers.mongo_url, ack="memory", max_watchers=most) as server:
         plan = Plan(watchers, 0, 3600, deaf=_DEAF if watchers else 0)
         command = [sys.executable, "-m", f"{__package__}.watchers", server.url, json.dumps(dataclasses.asdict(plan))]
         with machine.on(machine.REST):

@@ -323,7 +323,7 @@ def encoded_entries(draw) -> bytes:
     return b"".join(parts)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(encoded_entries(), min_size=1, max_size=4), st.integers(1, 3), st.sampled_from(["{}", '{level="INFO"}'])
 )
@@ -353,7 +353,7 @@ odd = st.sampled_from(
 odd_entries = st.lists(odd, max_size=4) | st.tuples(st.sampled_from(["0", "1", "-1", "1" * 21, "\u0661"]), texts)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.dictionaries(level_names, st.sampled_from(["info", "WARN"])),
     st.lists(st.tuples(st.just("17"), texts, st.dictionaries(level_names, texts, max_size=2)), min_size=1, max_size=4),
@@ -409,19 +409,19 @@ def damaged(draw, bodies) -> bytes:
 unpacked = bytes(cramjam.snappy.decompress_raw((DATA / "loki_winston.snappy").read_bytes()))
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=64) | damaged(st.just((DATA / "loki_winston.snappy").read_bytes())), st.booleans())
 def test_no_bytes_are_more_than_unreadable(body, is_json):
     parsed_or_refused(body, is_json)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.builds(snappy, damaged(st.just(unpacked) | st.binary(max_size=64))))
 def test_no_message_is_more_than_unreadable(body):
     parsed_or_refused(body, False)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(damaged(st.sampled_from([(DATA / name).read_bytes() for name in ("loki_winston.json", "loki_pino.json")])))
 def test_no_text_is_more_than_unreadable(body):
     parsed_or_refused(body, True)

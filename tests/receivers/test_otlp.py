@@ -471,7 +471,7 @@ some_records = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     some_records,
     st.lists(some_records, max_size=4),
@@ -487,7 +487,7 @@ def test_records_together_become_what_each_does_by_itself(given, others, times, 
     assert_the_same_together_and_apart(raw)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.builds(
@@ -534,7 +534,7 @@ def encoded_attributes(draw) -> bytes:
     return raw[: len(raw) - draw(st.sampled_from([0, 0, 0, 0, 1, 2, 9]))]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(encoded_attributes(), min_size=1, max_size=4))
 def test_attributes_of_one_key_are_together_what_each_is_by_itself(raws):
     assert_the_same_together_and_apart(
@@ -574,7 +574,7 @@ def test_no_bytes_are_more_than_unreadable(body, is_json):
     parsed_or_refused(body, is_json)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(damaged(st.builds(protojson, requests()) | st.just((DATA / "otlp_js_sdk.json").read_bytes())))
 def test_no_text_is_more_than_unreadable(body):
     parsed_or_refused(body, True)

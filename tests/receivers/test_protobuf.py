@@ -50,7 +50,7 @@ def together(raws: list[bytes]) -> list[tuple] | None:
     ]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.lists(messages, min_size=1, max_size=2), min_size=1, max_size=6))
 def test_columns_are_what_each_message_has(given):
     # A message of two that were joined has its fields twice: the last one counts.
@@ -58,7 +58,7 @@ def test_columns_are_what_each_message_has(given):
     assert together(raws) == list(map(by_itself, raws))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(messages, min_size=2, max_size=4), st.data())
 def test_a_message_that_is_broken_takes_nothing_of_others(given, data):
     raws = [message.SerializeToString() for message in given]
