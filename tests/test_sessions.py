@@ -83,10 +83,11 @@ def test_no_two_sign_ins_are_the_same():
     assert made(NOW) != made(NOW)
 
 
-def test_what_was_ended_stays_so_in_the_next_process_and_nothing_else_is(ended):
+def test_what_was_ended_stays_so_in_the_next_process_and_nothing_else_is(ended, tmp_path):
     one, other = made(NOW - 60), made(NOW - 60)
     first = ended()
     first.add(one)
+    assert not (tmp_path / "ended-sessions").with_suffix(".part").exists()
     for each in (first, ended(), ended(NOW + 60)):
         assert one in each
         assert other not in each
@@ -148,7 +149,6 @@ def test_a_line_that_was_cut_off_is_passed_over(ended, tmp_path, rest):
 
 def test_a_sign_out_that_cannot_be_written_holds_until_the_next_start_and_is_told(ended, tmp_path, caplog):
     first, value = ended(), made(NOW)
-    (tmp_path / "ended-sessions").unlink()
     (tmp_path / "ended-sessions").mkdir()
     first.add(value)
     assert value in first
