@@ -16,6 +16,7 @@ import pytest
 import trustme
 
 from tornado_logsrv.tail import terminal
+from tornado_logsrv.tail.connection import Refused
 
 from .process import PATIENCE, eventually, running
 
@@ -118,10 +119,24 @@ def test_a_query_that_is_wrong_is_shown_with_its_column(start):
         for more in ((), ("--no-follow",)):
             out, err, status = ran(server.url, "ok:1 AND level:", *more)
             assert (out, status) == ("", 2)
-            assert err.splitlines()[-2:] == [
+            assert err.splitlines()[-3:] == [
                 "tornado_logsrv.tail: ok:1 AND level:",
                 f"{' ' * len('tornado_logsrv.tail: ')}{' ' * 15}^",
+                "tornado_logsrv.tail: did you mean 'ok:1 AND level:*'?",
             ]
+
+
+def test_where_nothing_is_near_a_wrong_query_nothing_is_suggested(start):
+    with start() as server:
+        _, err, status = ran(server.url, "x:[1 TO]", "--no-follow")
+        assert status == 2
+        assert "did you mean" not in err
+
+
+@pytest.mark.parametrize("parameter", ["from", None])
+def test_what_is_said_of_another_parameter_is_not_taken_for_the_query(parameter):
+    refused = Refused(400, {"parameter": parameter, "column": 3, "nearest": "now-1h"}, None)
+    assert (refused.column, refused.nearest) == (None, None)
 
 
 def test_it_follows_over_a_restart_without_a_gap_or_a_double_and_ends_with_ctrl_c(start, tmp_path):

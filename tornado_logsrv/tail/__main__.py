@@ -1,6 +1,7 @@
 """``python -m tornado_logsrv.tail``: the life of the command."""
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] = sys.argv[1:]) -> int:
         warn(str(error))
         if error.column is not None:
             warn(f"{options.query}\n{' ' * (len('tornado_logsrv.tail: ') + int(error.column) - 1)}^")
+        if error.nearest:
+            warn(f"did you mean {shlex.quote(str(error.nearest))}?")
         return 1 if error.passing else 2
     except LOST as error:
         warn(f"{options.url.geturl()}: {str(error) or type(error).__name__}")

@@ -25,7 +25,10 @@ class Refused(Exception):
     def __init__(self, status: int, problem: Mapping[str, Any], retry_after: str | None) -> None:
         super().__init__(str(problem.get("detail") or problem.get("title") or f"the answer is {status}"))
         self.status = status
-        self.column = problem.get("column") if problem.get("parameter") == "q" else None
+        #: Of a query that is wrong: where, counted from 1, and the nearest that is right; None where that is not told.
+        is_query = problem.get("parameter") == "q"
+        self.column = problem.get("column") if is_query else None
+        self.nearest = problem.get("nearest") if is_query else None
         self.passing = status in (408, 429) or status >= 500
         self.retry_after = float(retry_after) if retry_after and retry_after.isdigit() else None
 
