@@ -4,8 +4,12 @@ import ast
 import configparser
 import importlib.util
 import ipaddress
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -267,10 +271,28 @@ def test_the_servers_of_the_compose_file_are_not_root_and_write_to_their_volume_
     assert "\nUSER logsrv\n" in server["build"]["dockerfile_inline"]
 
 
-def test_the_unit_of_the_readme_is_one_that_systemd_takes():
+UNIT = re.search(r"^```ini\n(\[Unit\].*?)^```", README, re.MULTILINE | re.DOTALL)[1]
+
+
+@pytest.mark.parametrize("wrong", ["", "ProtectNonsense=yes", "SystemCallFilter=@nothing", "WatchdogSec=soon"])
+def test_systemd_finds_nothing_wrong_with_the_unit_of_the_readme(tmp_path, wrong):
+    if shutil.which("systemd-analyze") is None:
+        assert not os.environ.get("CI"), "systemd is not installed"
+        pytest.skip("systemd is not installed")
+    # It looks whether the program is there.
+    unit = UNIT.replace("/opt/logsrv/bin/python", sys.executable).replace("[Service]\n", f"[Service]\n{wrong}\n")
+    (tmp_path / "logsrv.service").write_text(unit)
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / "logsrv.service")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    # What it does not know it ignores, with status 0.
+    assert (run.returncode, run.stdout) == (0, "")
+    assert bool(run.stderr) == bool(wrong), run.stderr
+
+
+def test_the_unit_of_the_readme_fits_the_options():
     unit = configparser.ConfigParser(interpolation=None, strict=False)
     unit.optionxform = str
-    unit.read_string(re.search(r"^```ini\n(\[Unit\].*?)^```", README, re.MULTILINE | re.DOTALL)[1])
+    unit.read_string(UNIT)
     service = unit["Service"]
     assert service["Type"] == "notify"
     _, dash, module, *arguments = shlex.split(service["ExecStart"])
