@@ -97,7 +97,11 @@ def reading(browser, url, **more):
 
 
 def messages(page):
-    return page.locator(".row .text bdi:first-child").all_inner_texts()
+    return page.locator(".row .text").all_inner_texts()
+
+
+def levels(page):
+    return {level.strip() for level in page.locator(".row .level").all_inner_texts()}
 
 
 def press(page, *keys):
@@ -205,7 +209,7 @@ def test_a_link_shows_what_it_was_copied_from(visit):
     assert page.inner_text("#range") == "Last 6 hours"
     assert page.inner_text("#zone") == "UTC"
     assert page.is_visible("#panel")
-    assert set(page.locator(".row .level").all_inner_texts()) == {"warn"}
+    assert levels(page) == {"warn"}
 
 
 def test_a_copied_link_stays_relative_unless_it_is_to_be_fixed(browser, server):
@@ -319,9 +323,11 @@ def test_times_are_in_the_readers_zone_and_in_utc_on_a_click(visit):
     page = visit.open()
     named = page.inner_text("#zone")
     assert named in ("UTC+1", "UTC+2")
-    here, title = page.locator(".row .time").first.inner_text(), page.locator(".row .time").first.get_attribute("title")
+    shown = page.locator(".row .time").first
+    shown.hover()
+    here, title = shown.inner_text().strip(), shown.get_attribute("title")
     page.click("#zone")
-    there = page.locator(".row .time").first.inner_text()
+    there = shown.inner_text().strip()
     assert (page.inner_text("#zone"), there != here) == ("UTC", True)
     assert f"T{there[-12:]}Z" in title
 
@@ -427,7 +433,7 @@ def test_an_opened_record_shows_the_lines_around_it(visit):
     visit.settled()
     page.locator(".row.open").wait_for()
     assert (visit.state["open"], "q" in visit.state) == (opened, False)
-    assert set(page.locator(".row .level").all_inner_texts()) > {"info"}
+    assert levels(page) > {"info"}
     page.click("#around-back")
     until(page, "document.querySelector('#total').textContent === '20 records'")
 
@@ -517,6 +523,37 @@ def test_ten_thousand_rows_are_scrolled_with_few_of_them_on_the_page(visit, many
     assert messages(page)[0] == f"line {many - 1}"
 
 
+def test_rows_that_come_into_sight_take_the_elements_of_those_that_have_left_it(visit, many):
+    page = visit.open("/?from=now-2d&to=now-3h")
+    for first in (500, 100, 140):
+        page.evaluate("document.querySelectorAll('.row').forEach((row) => { row.known = true })")
+        page.locator("#rows").evaluate("(rows, first) => { rows.scrollTop = 20 * first }", first)
+        page.locator(f".row[aria-posinset='{first + 1}']").wait_for()
+        in_sight = page.locator("#rows").evaluate(
+            """(rows) => {
+                const { top, bottom } = rows.getBoundingClientRect();
+                const inside = ({ y }) => y >= top && y < bottom;
+                return [...rows.querySelectorAll('.row')].filter((row) => inside(row.getBoundingClientRect()))
+                    .map((row) => [row.ariaPosInSet, row.querySelector('.text').textContent, row.known === true]);
+            }"""
+        )
+        assert len(in_sight) > 20
+        places = range(first, first + len(in_sight))
+        assert [each[:2] for each in in_sight] == [[str(place + 1), f"line {many - 1 - place}"] for place in places]
+        assert sum(known for *_, known in in_sight) >= len(in_sight) - 1
+
+
+def test_lines_that_are_marked_and_out_of_sight_are_copied_too(browser, server, many):
+    with reading(browser, server.url, permissions=["clipboard-read", "clipboard-write"]) as visit:
+        page = visit.open("/?from=now-2d&to=now-3h")
+        page.locator(".row .text").first.evaluate("text => getSelection().setBaseAndExtent(text, 0, text, 1)")
+        page.locator("#rows").evaluate("rows => { rows.scrollTop = 2400 }")
+        page.locator(".row[aria-posinset='130'] .text").evaluate("text => getSelection().extend(text, 1)")
+        page.keyboard.press("Control+c")
+        lines = page.evaluate("navigator.clipboard.readText()").splitlines()
+    assert [line.split("  ")[1] for line in lines] == [f"line {many - 1 - place}" for place in range(130)]
+
+
 @pytest.mark.parametrize(("name", "count"), [("NDJSON", 20), ("CSV", 21)])
 def test_all_that_a_search_selects_is_exported(visit, name, count):
     page = visit.open("/?q=level%3Aerror&panel=export")
@@ -604,7 +641,7 @@ def test_what_arrives_is_shown_ten_times_a_second(browser, server):
         page.clock.pause_at(datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=1))
         page.evaluate(
             "new MutationObserver(() => { window.moved = (window.moved ?? 0) + 1 })"
-            ".observe(document.getElementById('list'), { childList: true })"
+            ".observe(document.getElementById('list'), { childList: true, characterData: true, subtree: true })"
         )
         for number in range(20):
             server.post("/add-job?ack=stored", json.dumps({"message": f"beat {number}"}).encode())
@@ -797,6 +834,18 @@ def test_escape_leaves_the_search_bar_with_what_is_in_it(visit):
     press(page, "Escape")
     assert page.input_value("#q") == "level:warn"
     assert page.evaluate("document.activeElement.id") != "q"
+
+
+def test_a_line_in_focus_is_opened_by_the_space_key_too_which_else_scrolls(visit):
+    page = visit.open("/?keys=off")
+    press(page, "ArrowDown", " ")
+    page.locator(".row.open[aria-posinset='1']").wait_for()
+    press(page, " ")
+    page.locator(".row.open").wait_for(state="detached")
+    page.focus("#rows")
+    press(page, " ")
+    until(page, "document.getElementById('rows').scrollTop > 0")
+    assert page.locator(".row.open").count() == 0
 
 
 def focused(page):

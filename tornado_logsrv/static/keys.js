@@ -18,7 +18,7 @@ const KEYS = {
 	End: ['to the oldest that is here', () => river.jump(Infinity)],
 	'?': ['this help', () => go({ panel: state().panel === 'help' ? '' : 'help' })],
 };
-const ALIASES = { ArrowDown: 'j', ArrowUp: 'k', Escape: 'Esc' };
+const ALIASES = { ArrowDown: 'j', ArrowUp: 'k', Escape: 'Esc', ' ': 'Enter' };
 
 /** The keys, for the help. */
 export const keyTable = () =>
@@ -42,7 +42,7 @@ function pick(action) {
 
 function leave() {
 	if (closeRange()) return;
-	if (field()) river.currentRow()?.element.querySelector('.time').focus();
+	if (field()) river.focusCurrent();
 	else if (state().panel) go({ panel: '' });
 	else if (state().open) go({ open: '' }, true);
 	else if (state().at) back({ at: '' });
@@ -60,10 +60,10 @@ addEventListener('keydown', (event) => {
 		closeRange();
 		return;
 	}
-	const single = key.length === 1;
+	const single = event.key.length === 1 && event.key !== ' ';
 	if (!KEYS[key] || (single && state().keys === 'off')) return;
-	// What has the focus knows its own Enter.
-	if (key === 'Enter' && event.target.closest('button, a, summary, [role=slider]')) return;
+	// What has the focus knows its own Enter; the space key is for a line alone.
+	if (key === 'Enter' && event.target.matches(event.key === ' ' ? ':not(.time)' : 'button, a, summary, [role=slider]')) return;
 	// So does what scrolls.
 	if (/^(Arrow|Home|End)/.test(event.key) && event.target !== document.body && !event.target.closest('#rows')) return;
 	event.preventDefault();

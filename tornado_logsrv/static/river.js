@@ -2,12 +2,14 @@
 
 import { $, button, count, say } from './dom.js';
 import { detailOf } from './record.js';
-import { elementOf, lines, mark } from './row.js';
+import { blank, explain, fill, lines, mark } from './row.js';
 import { go, state } from './state.js';
 import { dayOf } from './times.js';
 
 /** Rows above and below the sight that are there already. */
 const OVER = 12;
+/** So long nothing moves until rows out of sight are made ready, in ms. */
+const REST = 150;
 /** Rows before the end at which older ones are asked for. */
 const AHEAD = 200;
 const MOST_ROWS = 20_000;
@@ -24,6 +26,7 @@ let openHeight = 0;
 let rowHeight = 20;
 let withDay = false;
 let frame = 0;
+let rest = 0;
 let older = null;
 
 const sizes = new ResizeObserver(([entry]) => {
@@ -33,6 +36,7 @@ const sizes = new ResizeObserver(([entry]) => {
 
 // Where rows are
 
+const timeOf = (row) => row.element.parts[0];
 const indexOf = (row) => (row ? rows.indexOf(row) : -1);
 
 function placeOf(index, openIndex) {
@@ -53,49 +57,83 @@ function later() {
 
 function draw() {
 	frame = 0;
+	clearTimeout(rest);
+	// All is read before anything is written: else the page would be laid out twice.
+	const { scrollTop, clientHeight } = scroller;
 	const openIndex = indexOf(opened);
-	list.style.height = `${rows.length * rowHeight + (openIndex < 0 ? 0 : openHeight)}px`;
-	const top = scroller.scrollTop;
-	const first = Math.max(0, indexAt(top, openIndex) - OVER);
-	const last = Math.min(rows.length - 1, indexAt(top + scroller.clientHeight, openIndex) + OVER);
-	// What has the focus, or is open, stays on the page.
-	const wanted = new Set([openIndex, indexOf(current)].filter((index) => index >= 0));
-	for (let index = first; index <= last; index++) wanted.add(index);
-	put([...wanted].sort((a, b) => a - b), openIndex);
+	const at = (y) => Math.max(0, Math.min(rows.length - 1, indexAt(y, openIndex)));
+	let [first, last] = [at(scrollTop), at(scrollTop + clientHeight)];
+	// Where all is new in every frame, what is out of sight would be for nothing: it comes when there is rest.
+	const fast = 2 * rows.slice(first, last + 1).filter((row) => row.element).length < last - first;
+	if (fast) rest = setTimeout(draw, REST);
+	else [first, last] = [Math.max(0, first - OVER), Math.min(rows.length - 1, last + OVER)];
+	// What has the focus, is open, or is where marking text began, stays on the page.
+	const held = [openIndex, indexOf(current), indexOf(markedFrom())].filter((index) => index >= 0);
+	const wanted = new Set(held);
+	for (let index = first; index <= last && rows.length; index++) wanted.add(index);
+	list.style.height = `${placeOf(rows.length, openIndex)}px`;
+	put([...wanted].sort((a, b) => a - b), fast ? held : [...wanted], openIndex);
 	if (rows.length) $('empty').hidden = true;
 	if (older && last > rows.length - AHEAD) loadOlder();
 }
 
-function put(wanted, openIndex) {
-	const kept = new Set(wanted.map((index) => rows[index].element));
-	for (const element of [...list.children]) if (!kept.has(element)) remove(element);
-	wanted.forEach((index, place) => {
-		const row = rows[index];
-		const element = row.element ?? make(row);
-		const top = placeOf(index, openIndex);
-		if (row.top !== top) element.style.top = `${(row.top = top)}px`;
-		element.setAttribute('aria-posinset', index + 1);
-		element.setAttribute('aria-setsize', older ? -1 : rows.length);
-		if (list.children[place] !== element) list.insertBefore(element, list.children[place] ?? null);
-	});
+function markedFrom() {
+	const { anchorNode, isCollapsed } = getSelection();
+	return isCollapsed ? null : anchorNode.parentElement?.closest('.row')?.row;
 }
 
-function make(row) {
-	row.element = elementOf(row, withDay);
-	row.element.row = row;
-	row.top = undefined;
+/**
+ * Have the elements of the `wanted` rows on the page, and no others; those of the rows to `keep` stay. Any other takes
+ * another row, where it stands if it can: to lay out new texts is a third of the work of a new element, or of a move.
+ */
+function put(wanted, keep, openIndex) {
+	const kept = new Set(keep.map((index) => rows[index].element));
+	const spare = new Set();
+	for (const element of list.children) if (!kept.has(element)) spare.add(leave(element));
+	let next = list.firstChild;
+	let end = 0;
+	for (const index of wanted) {
+		const row = rows[index];
+		if (!row.element) {
+			const element = spare.has(next) ? next : (spare.values().next().value ?? blank());
+			spare.delete(element);
+			if (element !== next) list.insertBefore(element, next);
+			take(element, row);
+		}
+		const { element } = row;
+		next = element.nextSibling;
+		// Rows stand one below the other; where some are not on the page there is a gap.
+		element.style.marginTop = `${placeOf(index, openIndex) - end}px`;
+		element.ariaPosInSet = index + 1;
+		element.ariaSetSize = older ? -1 : rows.length;
+		end = placeOf(index + 1, openIndex);
+	}
+	for (const element of spare) element.remove();
+}
+
+function take(element, row) {
+	row.element = element;
+	element.row = row;
+	fill(row, withDay);
 	if (row === current) showCurrent(row, true);
 	if (row === opened) attach(row);
-	return row.element;
 }
 
-function remove(element) {
-	if (element.row.element === element) element.row.element = undefined;
-	element.remove();
+function leave(element) {
+	const { row } = element;
+	if (row === opened) detach(row);
+	if (row === current) showCurrent(row, false);
+	row.element = undefined;
+	return element;
+}
+
+/** Have all rows shown anew by the next `draw`. */
+function clear() {
+	for (const element of list.children) leave(element);
 }
 
 function redraw() {
-	for (const element of [...list.children]) remove(element);
+	clear();
 	rowHeight = parseFloat(getComputedStyle(scroller).getPropertyValue('--row')) || 20;
 	// At once: between two frames there would be none.
 	draw();
@@ -118,7 +156,9 @@ function seeDays() {
  * or nothing when there are none.
  */
 export function show(found, next, began = Infinity) {
-	for (const element of [...list.children]) remove(element);
+	clear();
+	// The focus is on a line that will be another.
+	if (list.contains(document.activeElement)) document.activeElement.blur();
 	ids = new Map(found.map((row) => [row.id, row]));
 	const arrived = rows.filter((row) => row.arrived >= began && !ids.has(row.id));
 	for (const row of arrived) ids.set(row.id, row);
@@ -144,8 +184,8 @@ export function before(found) {
 	rows = fresh.concat(rows);
 	if (rows.length > MOST_ROWS) cut();
 	seeDays();
-	scroller.scrollTop = 0;
-	later();
+	if (scroller.scrollTop) scroller.scrollTop = 0;
+	draw();
 }
 
 function cut() {
@@ -237,8 +277,9 @@ function makeCurrent(row) {
 }
 
 function showCurrent(row, is) {
-	row?.element?.classList.toggle('current', is);
-	row?.element?.querySelector('.time')?.setAttribute('tabindex', is ? '0' : '-1');
+	if (!row?.element) return;
+	row.element.classList.toggle('current', is);
+	timeOf(row).tabIndex = is ? 0 : -1;
 }
 
 /** Go `steps` down, or up; nothing was current: to the first in sight. */
@@ -255,7 +296,13 @@ export function jump(index) {
 	makeCurrent(rows[at]);
 	reveal(at);
 	draw();
-	current.element.querySelector('.time')?.focus({ preventScroll: true });
+	focusCurrent();
+}
+
+/** Give the current row the focus. */
+export function focusCurrent() {
+	explain(current);
+	timeOf(current).focus({ preventScroll: true });
 }
 
 function reveal(index) {
@@ -274,7 +321,6 @@ export function toggle(row = current) {
 }
 
 export const isOpen = () => opened !== null;
-export const currentRow = () => current;
 
 /** Open what the state says is open. */
 export function openByState() {
@@ -294,7 +340,7 @@ export function openByState() {
 
 function attach(row) {
 	row.element.classList.add('open');
-	row.element.querySelector('.time').setAttribute('aria-expanded', 'true');
+	timeOf(row).setAttribute('aria-expanded', 'true');
 	const detail = detailOf(row);
 	row.element.append(detail);
 	openHeight = detail.offsetHeight || openHeight;
@@ -311,9 +357,10 @@ function attach(row) {
 
 function detach(row) {
 	sizes.disconnect();
-	row.element?.classList.remove('open');
-	row.element?.querySelector('.time').setAttribute('aria-expanded', 'false');
-	row.element?.querySelector('.detail')?.remove();
+	if (!row.element) return;
+	row.element.classList.remove('open');
+	timeOf(row).setAttribute('aria-expanded', 'false');
+	row.element.lastChild.remove();
 }
 
 list.addEventListener('click', (event) => {
@@ -322,12 +369,18 @@ list.addEventListener('click', (event) => {
 	toggle(element.row);
 });
 
+list.addEventListener('pointermove', ({ target }) => {
+	const element = target.closest('.row');
+	if (element) explain(element.row);
+}, { passive: true });
+
 // Several marked lines are copied as lines; what is marked within one is as it stands.
 list.addEventListener('copy', (event) => {
 	const selection = getSelection();
 	const marked = [...list.children].filter((element) => selection.containsNode(element, true));
 	if (marked.length < 2) return;
-	event.clipboardData.setData('text/plain', lines(marked.map((element) => element.row)));
+	// Also those between that are out of sight.
+	event.clipboardData.setData('text/plain', lines(rows.slice(indexOf(marked[0].row), indexOf(marked.at(-1).row) + 1)));
 	event.preventDefault();
 });
 

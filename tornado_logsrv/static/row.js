@@ -1,7 +1,7 @@
 // One line of the river.
 
 import { plain } from './api.js';
-import { button, h } from './dom.js';
+import { h } from './dom.js';
 import { kindOf, wordOf } from './levels.js';
 import { lineOf } from './records.js';
 import { clock, full, local } from './times.js';
@@ -19,31 +19,56 @@ export const rowOf = (record, mark = '') => ({ id: record._id, ms: Date.parse(re
 /** A row that says that something is not shown. */
 export const gapOf = (ms, text) => ({ id: `gap-${++gaps}`, ms, gap: text });
 
-/** The element of a row; `withDay`: its time needs the day. */
-export function elementOf(row, withDay) {
-	if (row.gap) return h('div', { class: 'row gap', role: 'listitem' }, h('div', { class: 'line' }, row.gap));
-	const { level, service, text, rest } = lineOf(row.record);
-	const nanoseconds = row.record.data?.time_unix_nano;
-	const time = button(clock(row.ms, withDay), null, {
-		class: 'time', tabindex: '-1', 'aria-expanded': 'false', title: full(row.ms, nanoseconds && plain(nanoseconds)),
-	});
-	const element = h('div', { class: `row ${kindOf(level)}`, role: 'listitem' },
-		h('div', { class: 'line' }, time, h('span', { class: 'mark' }), h('span', { class: 'level' }, wordOf(level)),
-			h('span', { class: 'service', title: service }, service),
-			h('span', { class: text ? 'text' : 'text bare' },
-				h('bdi', {}, text), text && rest && '  ', rest && h('bdi', { class: 'rest' }, rest))));
-	row.element = element;
-	mark(row);
-	return element;
+/** An element that can show any row, and shows none yet. Its texts are changed in place: it is laid out, not made, anew. */
+export function blank() {
+	const time = h('span', { class: 'time', role: 'button', tabindex: '-1', 'aria-expanded': 'false' }, '');
+	const others = ['mark', 'level', 'service'].map((name) => h('span', { class: name }, ''));
+	const parts = [time, ...others, h('bdi', { class: 'text' }, ''), h('bdi', { class: 'rest' }, '')];
+	return Object.assign(h('div', { role: 'listitem' }, ...parts), { parts });
 }
 
+/** Have the element of `row` show it; `withDay`: its time needs the day. */
+export function fill({ element, gap, ms, record, ...row }, withDay) {
+	const [time, , level, service, text, rest] = element.parts;
+	const line = gap ? { level: '', service: '', text: gap, rest: '' } : lineOf(record);
+	const kind = kindOf(line.level);
+	time.hidden = Boolean(gap);
+	if (time.title) time.title = service.title = '';
+	write(time, `${clock(ms, withDay)} `);
+	write(level, gap ? '' : column(wordOf(line.level)));
+	write(service, line.service);
+	write(text, line.text);
+	write(rest, line.rest);
+	level.className = `level ${kind}`;
+	element.className = `row ${gap ? 'gap' : kind}${line.text ? '' : ' bare'}`;
+	mark({ element, ...row });
+}
+
+function write({ firstChild }, text) {
+	if (firstChild.data !== text) firstChild.data = text;
+}
+
+/** A level, as wide as its column. */
+const column = (word) => (word.length > 7 ? `${word.slice(0, 6)}… ` : word.padEnd(8));
+
 /** Show the mark of a row that may be on the page. */
-export function mark(row) {
-	const place = row.element?.querySelector('.mark');
-	if (!place) return;
-	const [sign, meaning] = MARKS[row.mark] ?? ['', ''];
-	place.replaceChildren(h('span', { 'aria-hidden': 'true' }, sign), h('span', { class: 'sr' }, meaning));
-	place.title = row.reason ? `${meaning}: ${row.reason}` : meaning;
+export function mark({ element, mark: known, reason }) {
+	const place = element?.parts[1];
+	const [sign, meaning] = MARKS[known] ?? ['', ''];
+	const title = reason ? `${meaning}: ${reason}` : meaning;
+	if (!place || place.title === title) return;
+	write(place, sign);
+	place.role = sign ? 'img' : null;
+	place.title = place.ariaLabel = title;
+}
+
+/** Have what a line has no room for shown beside the pointer: done for all lines, it would take long. */
+export function explain({ element, ms, record }) {
+	const [time, , , service] = element.parts;
+	if (time.title || !record) return;
+	const nanoseconds = record.data?.time_unix_nano;
+	time.title = full(ms, nanoseconds && plain(nanoseconds));
+	service.title = service.textContent;
 }
 
 /** Lines as one pastes them: without what is around them. */
