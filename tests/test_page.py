@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pymongo
 import pytest
 
 from tornado_logsrv.readers import pages
@@ -582,10 +583,28 @@ def test_an_export_tells_how_far_it_is(visit, many):
     *told, (last, _) = page.evaluate("told")
     assert last.startswith(f"{many:,} records, ")
     assert len(told) > 1
-    assert all(re.match(rf"[\d,]+ of {many:,} records, ", text) for text, _ in told)
+    found = [re.match(rf"([\d,]+) of {many:,} records \((\d+) %\), [\d.]+\S+$", text) for text, _ in told]
+    assert all(int(each[2]) == 100 * int(each[1].replace(",", "")) // many for each in found)
     values = [value for _, value in told]
     assert values == sorted(values)
     assert values[0] < many
+
+
+def test_an_export_that_is_not_counted_tells_how_many_and_how_much(visit):
+    refuse(visit.page, "**/logs/histogram?**")
+    page = visit.open("/?q=level%3Aerror&panel=export")
+    page.evaluate(
+        """() => {
+            window.told = [];
+            const said = document.querySelector('#panel [role=status]');
+            new MutationObserver(() => told.push(said.textContent)).observe(said, { childList: true });
+        }"""
+    )
+    with page.expect_download():
+        page.click("#panel button:has-text('NDJSON')")
+    page.locator("#panel [role=status]", has_text="saved").wait_for()
+    assert re.match(r"20 records, [\d.]+\S+$", page.evaluate("told").pop(-2))
+    assert page.get_attribute("progress", "value") is None
 
 
 def test_an_export_can_be_cancelled(visit):
@@ -708,6 +727,21 @@ def test_how_many_lines_are_missed_is_told_if_it_is_known(browser, server):
         assert sorted(text.partition(" not ")[0] for text in found) == ["7 lines are", "Some lines are"]
 
 
+def test_a_wrong_query_is_followed_no_more_until_it_is_another(visit):
+    visit.page.clock.install()
+    page = visit.open("/?live=1&q=level%3Aerror+AND+%28cart")
+    page.clock.run_for(2000)
+    page.locator("#live[data-state=wrong]").wait_for()
+    assert "Column 17" in page.inner_text("#wrong")
+    asked = len(visit.asked)
+    page.clock.run_for(60_000)
+    page.wait_for_timeout(100)
+    assert [url for url in visit.asked[asked:] if "tail" in url] == []
+    page.click("#wrong button")
+    page.locator("#live[data-state=on]").wait_for()
+    assert page.is_hidden("#wrong")
+
+
 def test_a_tail_goes_on_after_the_server_was_stopped_and_started(browser, servers, directory):
     more, log = options(servers, directory, "again"), directory / "again.log"
     with running("--port=0", *more, log=log) as first:
@@ -755,6 +789,33 @@ def test_the_quarantine_replays_and_deletes(browser, servers, directory):
         page.locator("article", has_text="Deleted").wait_for()
         assert server.get("/quarantine") == []
         assert "mended" in json.dumps(server.get("/logs"))
+
+
+def test_a_record_that_mongodb_refused_is_corrected_and_replayed(browser, servers, directory):
+    named = options(servers, directory, "refused")
+    with (
+        running("--port=0", *named, log=directory / "refused.log") as server,
+        reading(browser, server.url) as visit,
+        pymongo.MongoClient(servers.mongo_url) as client,
+    ):
+        server.post("/add-job?ack=stored", b'{"n":1}')
+        rule = {"$jsonSchema": {"properties": {"data": {"properties": {"n": {"minimum": 0}}}}}}
+        client[named[1].partition("=")[2]].command({"collMod": "logs", "validator": rule})
+        refused = server.post("/add-job?ack=stored", b'{"n":-1,"span":1795349095001000001}')["id"]
+        page = visit.open("/?panel=quarantine")
+        article = page.locator("article")
+        assert json.loads(article.locator("pre").inner_text()) == {"n": -1, "span": 1795349095001000001}
+        assert article.locator("textarea").is_hidden()
+        article.locator("text=Replay").click()
+        article.locator("[role=status]", has_text="refused again").wait_for()
+        article.locator("text=Correct").click()
+        box = article.locator("textarea")
+        box.fill(box.input_value().replace("-1", "7"))
+        article.locator("text=Replay").click()
+        page.locator("article", has_text="✓ Stored").wait_for()
+        assert server.get("/quarantine") == []
+        stored = server.get("/logs")[0]
+        assert (stored["_id"], stored["data"]) == (refused, {"n": 7, "span": 1795349095001000001})
 
 
 def test_mongodb_away_is_told_with_since_when_and_that_new_records_are_safe(browser, own_servers, tmp_path):

@@ -2,7 +2,7 @@
 
 import { request } from './api.js';
 import { bytes, button, count, h, say } from './dom.js';
-import { counted } from './histogram.js';
+import { totalOf } from './histogram.js';
 import { state } from './state.js';
 
 const FORMATS = {
@@ -31,9 +31,7 @@ export function showExport(place) {
 async function run(format, fields, { said, bar, cancel }) {
 	running?.abort();
 	const controller = (running = new AbortController());
-	const total = counted()?.total ?? 0;
 	bar.hidden = cancel.hidden = false;
-	bar.max = Math.max(1, total);
 	bar.removeAttribute('value');
 	try {
 		const { q, from, to } = state();
@@ -41,8 +39,11 @@ async function run(format, fields, { said, bar, cancel }) {
 		const params = { q, from, to, fields };
 		const response = await request('logs', { params, headers: { Accept: type }, signal: controller.signal });
 		const { blob, records } = await received(response.body, type, (records, size) => {
-			bar.value = Math.min(records, bar.max);
-			say(said, `${count(records)} of ${count(Math.max(total, records))} records, ${bytes(size)}`);
+			const total = totalOf({ q, from, to });
+			const share = Math.min(1, records / total);
+			if (total) bar.value = share;
+			const of = total ? ` of ${count(total)} records (${Math.floor(100 * share)} %)` : ' records';
+			say(said, `${count(records)}${of}, ${bytes(size)}`);
 		});
 		save(blob, `logs-${new Date().toISOString().replace(/[:.]/g, '-')}.${format}`);
 		say(said, `${count(records)} records, ${bytes(blob.size)}: saved`);

@@ -26,7 +26,7 @@ const badness = (level) => ORDER.indexOf(kindOf(level));
 /** Count what is asked for, and show it, or why it is not counted. */
 export async function count_(asked, signal) {
 	try {
-		shown = await counts(asked, signal);
+		shown = { ...(await counts(asked, signal)), asked };
 	} catch (error) {
 		uncounted(error.name === 'AbortError' ? '' : `Not counted: ${error.message}`);
 		throw error;
@@ -53,6 +53,12 @@ async function counts(asked, signal) {
 
 /** What is shown, or nothing. */
 export const counted = () => shown;
+
+/** How many records a search selects; 0 while nobody knows. */
+export const totalOf = ({ q, from, to }) => {
+	const { asked, total } = shown ?? {};
+	return asked?.q === q && asked.from === from && asked.to === to ? total : 0;
+};
 
 export function draw() {
 	if (!shown) return;

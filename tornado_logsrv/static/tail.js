@@ -1,6 +1,7 @@
 // What arrives, as it arrives: on top for who is there, else waiting until asked for.
 
 import { Problem, parse, request } from './api.js';
+import { showWrong } from './ask.js';
 import { $, count, say } from './dom.js';
 import * as river from './river.js';
 import { gapOf, rowOf } from './row.js';
@@ -97,6 +98,10 @@ async function again() {
 		lamp.title = error.message;
 		// A place in the stream that is not known any more is no reason to see nothing.
 		if (error.parameter === 'last_event_id') lastId = '';
+		else if (error.parameter) {
+			lamp.dataset.state = 'wrong';
+			return showWrong(error);
+		}
 		later();
 	} finally {
 		controller.abort();
