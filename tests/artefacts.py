@@ -43,7 +43,7 @@ def run(*arguments: str) -> str:
 
 
 def serve(directory: str) -> None:
-    """Start a server, have it store a record, and stop it."""
+    """Start a server, have it store a record and answer the page, and stop it."""
     command = [sys.executable, "-m", "tornado_logsrv", "--port=0", "--ack=stored", f"--data_dir={directory}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -53,8 +53,24 @@ def serve(directory: str) -> None:
             urllib.request.Request(f"{found[1]}/add-job", b"{}", {"Content-Type": "application/json"}), timeout=60
         )
         assert (answer.status, json.load(answer)["ack"]) == (202, "stored")
+        page(found[1])
         server.send_signal(signal.SIGTERM)
         assert server.wait(60) == 0
+
+
+MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+
+
+def page(url: str) -> None:
+    """All files of the page are answered as they are installed, each as what it is."""
+    files = {path.name: path for path in (Path(tornado_logsrv.__file__).parent / "static").iterdir()}
+    assert "index.html" in files, "the page is not installed"
+    for name, path in files.items():
+        target = "/" if name == "index.html" else f"/static/{name}"
+        request = urllib.request.Request(url + target, headers={"Accept": "text/html"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.headers["Content-Type"] == f"{MEDIA_TYPES[path.suffix]}; charset=utf-8", target
+            assert answer.read() == path.read_bytes(), target
 
 
 if __name__ == "__main__":
