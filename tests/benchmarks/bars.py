@@ -21,7 +21,7 @@ JOURNAL = at_least(0.7)
 JOURNAL_BATCH = at_least(0.9)
 #: The first page of a query on an indexed field, and a histogram of an hour, beside the bare motor call.
 SEARCH = at_most(2)
-#: The page's first paint, beside a second; a frame in a hundred while it is scrolled, beside the usual one.
+#: The page's first paint, beside a second; a frame in a hundred while it is scrolled, beside one of plain text.
 PAINT = at_most(1)
 SMOOTH = at_most(2)
 #: Records a second at 1000 a request, beside the same as NDJSON to /add-jobs.

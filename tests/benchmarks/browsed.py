@@ -1,14 +1,17 @@
 """The web page in Chromium over many stored records: its first paint, scrolling, and a busy live tail.
 
-What the browser itself takes is told by the page of a server that has nothing stored, and gets nothing.
+What the browser itself takes is told by the page of a server that has nothing stored, by a page of as many rows of
+plain text, and by one that reads the same stream and shows nothing.
 """
 
 import dataclasses
+import itertools
 import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,6 +73,22 @@ _SCROLL = """async (frames) => {
     }
     return times;
 }"""
+#: A page of rows of plain text, in a box of the size that the page has for its own.
+_PLAIN = """([count, width, height]) => {
+    const rows = document.createElement('pre');
+    rows.id = 'rows';
+    rows.style.cssText = `margin: 0; overflow: auto; width: ${width}px; height: ${height}px; font: 13px/20px monospace`;
+    rows.textContent = Array.from({ length: count }, (_, n) =>
+        `12:03:04.117     info    shop-${n % 20}           order is placed  user=u${n % 1000}`).join('\\n');
+    document.body.style.margin = 0;
+    document.body.append(rows);
+}"""
+#: Reads the stream that the page follows.
+_READ = """() => new Promise((opened) => {
+    const source = new EventSource('/logs/tail');
+    source.addEventListener('record', (event) => { window.newest = JSON.parse(event.data); });
+    source.onopen = () => opened();
+})"""
 #: From now on notes how long after a key was pressed the frame was drawn that could show it, and tasks over 50 ms.
 _NOTE_KEYS = """() => {
     window.keys = [];
@@ -90,8 +109,8 @@ def measure(scale: Scale, servers: Backing, server: LogServer) -> list[Row]:
     with LogServer(servers, empty, servers.mongo_url) as other, _browser() as browser:
         return [
             *_first(scale, browser, server.url, other.url),
-            _scrolled(scale, browser, server.url),
-            *_followed(scale, browser, server.url, other.url),
+            *_scrolled(scale, browser, server.url),
+            *_followed(scale, browser, server.url),
         ]
 
 
@@ -132,48 +151,114 @@ def _first(scale: Scale, browser: Any, url: str, empty: str) -> list[Row]:
     ]
 
 
-def _scrolled(scale: Scale, browser: Any, url: str) -> Row:
+@dataclasses.dataclass
+class _Busy:
+    """What each round of one page has shown: times in milliseconds, and its thread's for a frame, or of a second."""
+
+    times: list[list[float]] = dataclasses.field(default_factory=list)
+    thread: list[float] = dataclasses.field(default_factory=list)
+    tasks: list[float] = dataclasses.field(default_factory=list)
+
+    @property
+    def p99(self) -> list[float]:
+        return [sorted(times)[len(times) * 99 // 100] for times in self.times]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(itertools.chain(*self.times))
+
+    @property
+    def longest(self) -> float:
+        return max(itertools.chain(*self.times))
+
+
+class _Thread:
+    """Processor time of the thread that lays out a page and runs its scripts."""
+
+    def __init__(self, page: Any) -> None:
+        self._session = page.context.new_cdp_session(page)
+        self._session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def spent(self) -> float:
+        """Milliseconds so far."""
+        metrics = self._session.send("Performance.getMetrics")["metrics"]
+        return 1000 * next(float(metric["value"]) for metric in metrics if metric["name"] == "TaskDuration")
+
+
+def _scrolled(scale: Scale, browser: Any, url: str) -> list[Row]:
     with _page(browser, url, f"/?from={_FAR}") as page:
         if not page.evaluate(_GROW, scale.scrolled):
             raise RuntimeError(f"the page does not come to {scale.scrolled} rows")
         page.locator("#river[aria-busy=false]").wait_for(state="attached", timeout=_PATIENCE_MS)
-        page.evaluate(_SCROLL, 10)
-        frames = sorted(page.evaluate(_SCROLL, _FRAMES))
-    usual = statistics.median(frames)
+        count, *size = page.locator("#rows").evaluate(
+            "({ scrollHeight, clientWidth, clientHeight }) => [scrollHeight / 20 | 0, clientWidth, clientHeight]"
+        )
+        plain = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+        plain.evaluate(_PLAIN, [count, *size])
+        ours, bare = _Busy(), _Busy()
+        threads = {page: _Thread(page), plain: _Thread(plain)}
+        for number in range(scale.warm_rounds + scale.rounds):
+            for each, busy in ((page, ours), (plain, bare)):
+                each.bring_to_front()
+                before = threads[each].spent()
+                times = each.evaluate(_SCROLL, _FRAMES)
+                if number >= scale.warm_rounds:
+                    busy.times.append(times)
+                    busy.thread.append((threads[each].spent() - before) / _FRAMES)
+        plain.context.close()
     note = (
-        f"{scale.scrolled:,} rows, from the end to the top in {_FRAMES} frames, beside the median frame; "
-        f"the longest took {frames[-1]:.0f} ms"
+        f"{scale.scrolled:,} rows from the end to the top in {_FRAMES} frames, beside as many of plain text; the "
+        f"median frame took {ours.median:.0f} and {bare.median:.0f} ms, the longest {ours.longest:.0f} and "
+        f"{bare.longest:.0f}"
     )
-    p99 = frames[len(frames) * 99 // 100]
-    return compared("page-scroll", "page: frame while it is scrolled, p99", "ms", [p99], [usual], bars.SMOOTH, note)
-
-
-def _followed(scale: Scale, browser: Any, url: str, empty: str) -> list[Row]:
-    quiet, _ = _keys(browser, empty, None, scale.seconds)
-    busy, tasks = _keys(browser, url, Plan(0, RATE, scale.seconds), scale.seconds)
-    note = f"a key pressed while {RATE} records/s come, until the frame after it; beside a page that gets none"
+    what = "processor time of the page's own thread; compositing and raster are the same for both"
     return [
-        compared("page-key", "page: a key answered, p99", "ms", [_p99(busy)], [_p99(quiet)], None, note),
-        alone("page-tasks", "page: tasks over 50 ms", "a second", [len(tasks) / scale.seconds],
-              f"meanwhile, the longest {max(tasks, default=0):.0f} ms"),
+        compared("page-scroll", "page: frame while it is scrolled, p99", "ms", ours.p99, bare.p99, bars.SMOOTH, note),
+        compared("page-scroll-cpu", "page: its thread for such a frame", "ms", ours.thread, bare.thread, None, what),
+    ]
+
+
+def _followed(scale: Scale, browser: Any, url: str) -> list[Row]:
+    ours, bare = _Busy(), _Busy()
+    for _ in range(scale.long_rounds):
+        with _page(browser, url, "/?live=1") as page:
+            page.locator("#live[data-state=on]").wait_for()
+            _follow(page, url, scale.seconds, ours)
+        other = browser.new_context().new_page()
+        other.goto(f"{url}/healthz")
+        other.evaluate(_READ)
+        _follow(other, url, scale.seconds, bare)
+        other.context.close()
+    note = (
+        f"a key pressed while {RATE} records/s are followed, until the frame after it; beside a page that reads the "
+        f"same stream and shows nothing; the median {ours.median:.0f} and {bare.median:.0f} ms"
+    )
+    tasks = (
+        f"meanwhile, the longest {max(ours.tasks, default=0):.0f} ms; the other page's {max(bare.tasks, default=0):.0f}"
+    )
+    seconds = scale.long_rounds * scale.seconds
+    return [
+        compared("page-key", "page: a key answered, p99", "ms", ours.p99, bare.p99, None, note),
+        compared("page-follow-cpu", "page: its thread while it follows", "ms a second", ours.thread, bare.thread, None,
+                 "processor time, meanwhile"),
+        alone("page-tasks", "page: tasks over 50 ms", "a second", [len(ours.tasks) / seconds], tasks),
     ]  # fmt: skip
 
 
-def _p99(times: Sequence[float]) -> float:
-    return sorted(times)[len(times) * 99 // 100]
-
-
-def _keys(browser: Any, url: str, plan: Plan | None, seconds: float) -> tuple[list[float], list[float]]:
-    with _page(browser, url, "/?live=1") as page:
-        page.locator("#live[data-state=on]").wait_for()
-        page.evaluate(_NOTE_KEYS)
-        sender = _sender(url, plan) if plan else None
-        for _ in range(int(seconds / _KEYS_SECONDS)):
-            page.wait_for_timeout(1000 * _KEYS_SECONDS)
-            page.keyboard.press("Shift")
-        if sender and sender.wait():
-            raise RuntimeError("the sender failed")
-        return page.evaluate("window.keys"), page.evaluate("window.tasks")
+def _follow(page: Any, url: str, seconds: float, busy: _Busy) -> None:
+    """Note how ``page`` answers keys while records come."""
+    page.evaluate(_NOTE_KEYS)
+    thread, began = _Thread(page), time.monotonic()
+    before = thread.spent()
+    sender = _sender(url, Plan(0, RATE, seconds))
+    for _ in range(int(seconds / _KEYS_SECONDS)):
+        page.wait_for_timeout(1000 * _KEYS_SECONDS)
+        page.keyboard.press("Shift")
+    busy.thread.append((thread.spent() - before) / (time.monotonic() - began))
+    if sender.wait():
+        raise RuntimeError("the sender failed")
+    busy.times.append(page.evaluate("window.keys"))
+    busy.tasks += page.evaluate("window.tasks")
 
 
 def _sender(url: str, plan: Plan) -> subprocess.Popen[bytes]:
