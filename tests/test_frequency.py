@@ -63,16 +63,20 @@ def test_a_record_that_cannot_be_read_is_passed_over():
     assert frequency.about("data.k", [1]) == EVERY
 
 
-def test_what_is_forgotten_begins_anew_and_what_was_deleted_counts_no_more():
+def test_what_was_deleted_counts_no_more_and_what_is_learned_later_is_taken():
     frequency, counted = Frequency(["k"]), Frequency(["k"])
     frequency.count({"k": 1}, 100)
     frequency.scale(0.25)
     assert frequency.about("k", [1]) == 25
-    frequency.forget("k")
-    assert frequency.paths == set()
     counted.count({"k": 1}, 5)
     frequency.take(counted)
     assert frequency.about("k", [1]) == 5
+
+
+def test_what_has_turned_out_to_be_frequent_is_that_for_its_path_alone():
+    frequency = Frequency(["j", "k"])
+    frequency.take_for_many("k", [{"k": 1, "j": 1}, {"j": 2}])
+    assert (frequency.divided("k", [1, 2]), frequency.divided("j", [1, 2])) == (([2], [1]), ([1, 2], []))
 
 
 def test_a_sample_is_spread_over_all_that_holds_records_and_has_its_weight():

@@ -245,6 +245,30 @@ async def test_what_seems_to_be_rare_and_is_not_is_found_by_time_and_learned(sto
         assert slow[0] <= 500
 
 
+@pytest.mark.gen_test(timeout=60)
+async def test_learning_what_is_frequent_ends_also_where_seconds_are_slow_and_what_was_learned_counts(
+    store, monkeypatch
+):
+    await stored(store, [{"n": n, "k": "often"} for n in range(600)])
+    await store.make_index("data.k")
+    collection, sampled = store.reader._collection, []
+
+    class Slow:
+        def aggregate(self, pipeline, maxTimeMS, **more):
+            if "$project" in pipeline[-1]:
+                sampled.append(maxTimeMS)
+                if len(sampled) == 7:
+                    raise ExecutionTimeout("operation exceeded time limit", 50)
+            return collection.aggregate(pipeline, maxTimeMS=maxTimeMS, **more)
+
+    monkeypatch.setattr(store.reader, "_collection", Slow())
+    assert (await found(store, "desc", "k:often", limit=10))[0] == list(range(599, 589, -1))
+    if store.reader.occupancy is not None:
+        assert len(sampled) == 7
+        assert max(sampled) <= 3000
+        assert store.reader.frequency.about("data.k", ["often"]) == pytest.approx(600, rel=0.1)
+
+
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.gen_test(timeout=60)
 async def test_pages_by_an_index_follow_one_another_whatever_the_spelling(store, order):

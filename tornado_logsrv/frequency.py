@@ -6,7 +6,7 @@ record of many. It decides only how records are found; a count that is wrong cos
 
 import collections
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from bson import CodecOptions
@@ -44,9 +44,10 @@ class Frequency:
         """Know what ``counted`` does of its paths."""
         self._counts |= counted._counts
 
-    def forget(self, path: str) -> None:
-        """What is known of ``path`` has turned out to be wrong."""
-        self._counts.pop(path, None)
+    def take_for_many(self, path: str, documents: Iterable[Mapping[str, Any]]) -> None:
+        """The values that ``documents`` have at ``path`` have turned out to be frequent."""
+        for document in documents:
+            self._count(path, document, MANY + 1)
 
     def scale(self, factor: float) -> None:
         """So much of the records is left."""
@@ -56,11 +57,15 @@ class Frequency:
 
     def count(self, document: Mapping[str, Any], weight: float = EVERY) -> None:
         """A record of the sample, which stands for ``weight``."""
-        for path, counts in self._counts.items():
-            for value in set(_values(document, path.split("."))):
-                counts[value] += weight  # type: ignore[assignment]
-            if len(counts) > 2 * MOST_VALUES:
-                self._counts[path] = collections.Counter(dict(counts.most_common(MOST_VALUES)))
+        for path in self._counts:
+            self._count(path, document, weight)
+
+    def _count(self, path: str, document: Mapping[str, Any], weight: float) -> None:
+        counts = self._counts[path]
+        for value in set(_values(document, path.split("."))):
+            counts[value] += weight  # type: ignore[assignment]
+        if len(counts) > 2 * MOST_VALUES:
+            self._counts[path] = collections.Counter(dict(counts.most_common(MOST_VALUES)))
 
     def note(self, records: Sequence[bytes]) -> None:
         """These records, encoded, have been stored."""

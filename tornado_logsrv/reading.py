@@ -12,6 +12,7 @@ import contextlib
 import copy
 import dataclasses
 import datetime
+import itertools
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
@@ -42,6 +43,8 @@ _SCAN_SECONDS = 64
 _FEW_SECONDS = 0.5
 #: From so many seconds, and from as many that are crowds, it is learned how frequent values are.
 _SAMPLED = 24
+#: Seconds for that: a second may hold any number of records.
+_LEARN_SECONDS = 3.0
 _FETCH = 100
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
 _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
@@ -118,32 +121,32 @@ class _Found:
         self._limit = limit
         #: What the page takes of memory.
         self.share = share
-        self._documents: list[Document] = []
+        self.documents: list[Document] = []
         self._bytes = 0
 
     @property
     def full(self) -> bool:
         """Whether no more is wanted."""
-        return _is_enough(len(self._documents), self._bytes, self._limit + 1)
+        return _is_enough(len(self.documents), self._bytes, self._limit + 1)
 
     @property
     def room(self) -> int:
         """How many are still wanted."""
-        return self._limit + 1 - len(self._documents)
+        return self._limit + 1 - len(self.documents)
 
     def add(self, read: Iterable[_Read]) -> None:
         """Take what is wanted of ``read``."""
         for document, size in read:
             if self.full:
                 return
-            self._documents.append(document)
+            self.documents.append(document)
             self._bytes += size
 
     def page(self) -> Page:
         """All but the one more."""
         if not self.full:
-            return Page(self._documents, None)
-        documents = self._documents[:-1]
+            return Page(self.documents, None)
+        documents = self.documents[:-1]
         return Page(documents, position_of(documents[-1]))
 
 
@@ -250,6 +253,9 @@ class RecordReader:
                 if found.full:
                     break
                 await self._run(collection, found, (_between(start, end), self._only, filter_), order, deadline)
+            if by is not None:
+                # It took too long to read all that have it, so many do.
+                self._all.frequency.take_for_many(by[0], found.documents)
             return found.page()
 
     async def _found_by_index(
@@ -269,8 +275,6 @@ class RecordReader:
             filters = ({path: {"$in": few}}, _between(*between), *others)
             rest = await self._read(collection, found, filters, order, deadline.part(_FEW_SECONDS)) if few else []
         except ExecutionTimeout:
-            # The next to ask for it learns anew what is frequent.
-            self._all.frequency.forget(path)
             return False
         for start, end in self._pieces(order, between) if many else ():
             if found.full:
@@ -370,11 +374,19 @@ class RecordReader:
 
     async def _learn(self, collection: Any, occupancy: Occupancy, paths: Collection[str], deadline: Deadline) -> None:
         """Learn how frequent the values of ``paths`` are."""
-        counted = Frequency(paths)
-        for start, end, times in [*occupancy.sample(_SAMPLED)]:
+        counted, done, part = Frequency(paths), 0, deadline.part(_LEARN_SECONDS)
+        ranges = [*occupancy.sample(_SAMPLED)]
+        # There may be time for a part of them, which has to be from everywhere.
+        for start, end, times in itertools.chain.from_iterable(ranges[first::5] for first in range(5)):
             pipeline = [{"$match": _between(start, end)}, {"$project": dict.fromkeys(paths, 1)}]
-            for document in await self._counts(collection, pipeline, deadline):
+            try:
+                documents = await self._counts(collection, pipeline, part)
+            except (ExecutionTimeout, QueryTimeout):
+                break
+            for document in documents:
                 counted.count(document, times)
+            done += 1
+        counted.scale(len(ranges) / max(1, done))
         self._all.frequency.take(counted)
 
     def _pieces(self, order: Order, between: Range) -> Iterable[Range]:
