@@ -524,6 +524,25 @@ def test_ten_thousand_rows_are_scrolled_with_few_of_them_on_the_page(visit, many
     assert messages(page)[0] == f"line {many - 1}"
 
 
+def test_the_focus_is_never_on_another_line_than_before(visit):
+    page = visit.open()
+    press(page, "j", "j", "j")
+    assert focused(page) == "3"
+    page.set_viewport_size({"width": 320, "height": 640})
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.locator("#rows").evaluate("rows => { rows.scrollTop = 3000 }")
+    page.locator(".row[aria-posinset='160']").wait_for()
+    assert focused(page) == "3"
+    page.fill("#q", "level:warn")
+    press(page, "Enter")
+    until(page, "document.querySelector('#total').textContent === '44 records'")
+    press(page, "Escape", "j")
+    assert focused(page) == "1"
+    page.evaluate("history.back()")
+    until(page, f"document.querySelector('#total').textContent === '{SEEDED} records'")
+    assert focused(page) is None
+
+
 def test_rows_that_come_into_sight_take_the_elements_of_those_that_have_left_it(visit, many):
     page = visit.open("/?from=now-2d&to=now-3h")
     for first in (500, 100, 140):

@@ -88,6 +88,9 @@ function markedFrom() {
  */
 function put(wanted, keep, openIndex) {
 	const kept = new Set(keep.map((index) => rows[index].element));
+	const focused = document.activeElement?.closest('.row');
+	// Else it would be on another line all at once.
+	if (focused && !kept.has(focused)) document.activeElement.blur();
 	const spare = new Set();
 	for (const element of list.children) if (!kept.has(element)) spare.add(leave(element));
 	let next = list.firstChild;
@@ -127,15 +130,14 @@ function leave(element) {
 	return element;
 }
 
-/** Have all rows shown anew by the next `draw`. */
-function clear() {
-	for (const element of list.children) leave(element);
+/** Show anew what is on the page. At once: between two frames there would be none. */
+function redraw() {
+	for (const element of list.children) take(leave(element), element.row);
+	draw();
 }
 
-function redraw() {
-	clear();
+function resized() {
 	rowHeight = parseFloat(getComputedStyle(scroller).getPropertyValue('--row')) || 20;
-	// At once: between two frames there would be none.
 	draw();
 }
 
@@ -156,9 +158,7 @@ function seeDays() {
  * or nothing when there are none.
  */
 export function show(found, next, began = Infinity) {
-	clear();
-	// The focus is on a line that will be another.
-	if (list.contains(document.activeElement)) document.activeElement.blur();
+	for (const element of list.children) leave(element);
 	ids = new Map(found.map((row) => [row.id, row]));
 	const arrived = rows.filter((row) => row.arrived >= began && !ids.has(row.id));
 	for (const row of arrived) ids.set(row.id, row);
@@ -385,4 +385,4 @@ list.addEventListener('copy', (event) => {
 });
 
 scroller.addEventListener('scroll', later, { passive: true });
-new ResizeObserver(redraw).observe(scroller);
+new ResizeObserver(resized).observe(scroller);
