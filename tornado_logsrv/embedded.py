@@ -25,7 +25,7 @@ from .errors import StartError
 
 log = logging.getLogger("logsrv.embedded")
 
-_READY_SECONDS = 60.0
+_READY_SECONDS = 300.0
 _END_SECONDS = 15.0
 _RESTART_SECONDS = 1.0
 _RESTART_MOST_SECONDS = 16.0
@@ -85,11 +85,14 @@ class Child:
         self._pid_file = directory / f"{name}.pid"
         self._log_file = directory / f"{name}.log"
 
-    async def start(self) -> None:
-        """Start the program and wait until it answers. Raises StartError when it does not."""
+    async def start(self, patience: float = _READY_SECONDS) -> None:
+        """Start the program and wait until it answers, ``patience`` seconds at the most: it may have much to read.
+
+        It is watched from then on, whether it answers or not. Raises StartError when it ends before.
+        """
         await asyncio.get_running_loop().run_in_executor(None, _end_stale, self._pid_file)
         await self._spawn()
-        await self._ready()
+        await self._ready(patience)
         self._watch = asyncio.ensure_future(self._keep_running())
 
     async def _spawn(self) -> None:
@@ -115,13 +118,15 @@ class Child:
             os.replace(self._log_file, self._log_file.with_suffix(".log.old"))
         return open(self._log_file, "wb")
 
-    async def _ready(self) -> None:
-        deadline = asyncio.get_running_loop().time() + _READY_SECONDS
+    async def _ready(self, patience: float) -> None:
+        deadline = asyncio.get_running_loop().time() + patience
         while not await _answers(self._address):
             if self._process is not None and self._process.returncode is not None:
                 raise StartError(f"the embedded {self.name} did not start: {self._last_line()} (see {self._log_file})")
             if asyncio.get_running_loop().time() > deadline:
-                raise StartError(f"the embedded {self.name} does not answer (see {self._log_file})")
+                log.warning("the embedded %s does not answer yet; it is away until it does (see %s)",
+                            self.name, self._log_file)  # fmt: skip
+                return
             await asyncio.sleep(0.05)
 
     def _last_line(self) -> str:

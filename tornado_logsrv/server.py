@@ -42,6 +42,8 @@ _ANY_SIZE = 1 << 62
 #: How often a name that is taken, and a Redis that is away at the start, are looked at again.
 _LEASE_LOOK_SECONDS = 1.0
 _REDIS_LOOK_SECONDS = 0.5
+#: How long an embedded server is waited for at the start; then requests are taken as when one of somebody else is away.
+_EMBEDDED_SECONDS = 20.0
 #: How often it is looked whether the embedded MongoDB is broken, and how rarely one that stays so is started again.
 _MEND_SECONDS = 2.0
 _MEND_MOST_SECONDS = 60.0
@@ -237,7 +239,7 @@ class Server:
         if not redis_url:
             child, redis_url = embedded.redis(self._data.path)
             self._children.append(child)
-        await asyncio.gather(*(child.start() for child in self._children))
+        await asyncio.gather(*(child.start(_EMBEDDED_SECONDS) for child in self._children))
         return mongo_url, redis_url
 
     async def _claim_name(self) -> None:
