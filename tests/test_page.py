@@ -953,6 +953,7 @@ def test_everything_goes_by_the_keyboard(visit):
     assert visit.state["q"].startswith("level:warn AND service:")
     press(page, "j", "x", "x")
     page.wait_for_url("**NOT**")
+    visit.settled()
     press(page, "?")
     page.locator("#panel", has_text="exclude").wait_for()
     press(page, "Escape")

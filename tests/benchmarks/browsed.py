@@ -223,6 +223,8 @@ def _followed(scale: Scale, browser: Any, url: str) -> list[Row]:
     for _ in range(scale.long_rounds):
         with _page(browser, url, "/?live=1") as page:
             page.locator("#live[data-state=on]").wait_for()
+            # What it does at its beginning is not what following costs.
+            page.locator("#river[aria-busy=false]").wait_for(state="attached", timeout=_PATIENCE_MS)
             _follow(page, url, scale.seconds, ours)
         other = browser.new_context().new_page()
         other.goto(f"{url}/healthz")
