@@ -1,7 +1,6 @@
 """Redis as it is run where one server is not enough: with replicas and Sentinels, and as a cluster; real processes."""
 
 import contextlib
-import os
 import random
 import shutil
 import signal
@@ -10,9 +9,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import redis
 
+from .needs import needed
 from .process import eventually
 
 SERVICE = "logsrv"
@@ -60,12 +59,7 @@ class Node:
 
 
 def _program(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"{name} is not installed")
-        pytest.skip(f"{name} is not installed")
-    return path
+    return needed(name, shutil.which(name))
 
 
 def _flags(**values: object) -> Iterator[str]:

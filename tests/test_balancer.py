@@ -20,6 +20,7 @@ import yaml
 from tornado_logsrv import config
 from tornado_logsrv.watch import HEARTBEAT_SECONDS
 
+from .needs import needed
 from .process import PATIENCE, Process, eventually, running
 from .redises import free_port
 
@@ -42,10 +43,7 @@ class Balancer:
             assert named == 1
         path = directory / "haproxy.cfg"
         path.write_text(text, encoding="ascii")
-        program = shutil.which("haproxy", path=_PATH)
-        if program is None:
-            assert not os.environ.get("CI"), "haproxy is not installed"
-            pytest.skip("haproxy is not installed")
+        program = needed("haproxy", shutil.which("haproxy", path=_PATH))
         checked = subprocess.run([program, "-c", "-f", path], capture_output=True, text=True)
         assert (checked.returncode, re.findall(r"WARNING|ALERT", checked.stderr)) == (0, []), checked.stderr
         self._log = directory / "haproxy.log"

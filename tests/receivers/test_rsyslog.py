@@ -15,8 +15,8 @@ import pytest
 
 from tornado_logsrv.server import http_server as make_http_server
 
+from ..needs import needed
 from ..process import PATIENCE, eventually
-from .test_shippers import needed
 
 CONF = """
 global(workDirectory="{directory}" maxMessageSize="64k")

@@ -18,6 +18,7 @@ from tornado_logsrv.errors import Refused, TooLarge
 from tornado_logsrv.jsonlines import Block, ValuesReader
 from tornado_logsrv.receivers import shippers
 
+from ..needs import needed
 from ..process import PATIENCE, eventually
 
 REQUESTS = json.loads((Path(__file__).parent.parent / "data" / "shipper_requests.json").read_text(encoding="utf-8"))
@@ -32,14 +33,6 @@ def app(app):
 
 def with_options(options: Options, **changed: object) -> Options:
     return Options(**{**options.__dict__, **changed})
-
-
-def needed(program: str, found: object) -> None:
-    """Skip the test when ``found`` is nothing; on CI, where everything has to be there, fail it."""
-    if not found:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{program} is not installed")
-        pytest.skip(f"{program} is not installed")
 
 
 def queued(app):
