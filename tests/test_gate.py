@@ -300,6 +300,20 @@ class TestFastLane:
 
         return send
 
+    @pytest.mark.parametrize(
+        ("headers", "status"),
+        [
+            ({"Content-Type": "application/json; charset=utf-8", "Accept": "*/*"}, 503),
+            # .NET's client, and curl.
+            ({"Content-Type": "application/json; charset=utf-8"}, 429),
+            ({"Content-Type": "application/json; charset=utf-8", "Accept": "*/*", "User-Agent": "curl/8.0"}, 429),
+        ],
+    )
+    @pytest.mark.gen_test
+    async def test_too_much_is_503_to_rsyslog_which_drops_what_gets_a_429(self, send, headers, status):
+        statuses = [await send(**headers, **bearer("slow")) for _ in range(3)]
+        assert (statuses[0], statuses[-1]) == (202, status)
+
     @pytest.mark.gen_test
     async def test_a_token_that_is_known_goes_by_it(self, send, lanes):
         statuses = [await send(**bearer(name)) for name in ("write", "write", "read")]

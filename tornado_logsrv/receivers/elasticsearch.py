@@ -30,6 +30,7 @@ from ..operations import BOOLEAN, COUNT, TEXT, array_of, json_of, named, object_
 from . import elasticsearch_probes as probes
 from . import fields
 from .rows import Bad, Batch, Row, Rows, shared
+from .rsyslog import is_rsyslog
 
 SOURCE = "elasticsearch"
 #: Action lines that are kept as they were read: most of a request are the same.
@@ -383,7 +384,7 @@ class BulkHandler(probes.ElasticsearchHandler, ReceiverHandler):
         rsyslog looks at no status. An answer without items is a failure for good to it, and only where there is none
         does it keep what it has sent, and comes again (plugins/omelasticsearch/omelasticsearch.c, curlPost).
         """
-        if isinstance(error, errors.Unavailable) and probes.is_rsyslog(self.request):
+        if isinstance(error, errors.Unavailable) and is_rsyslog(self.request):
             cast(Any, self.request.connection).stream.close()
         else:
             super().write_problem(problem, error)

@@ -39,8 +39,6 @@ _ERRORS: tuple[tuple[type[BaseException], int, str], ...] = (
 _VENDOR_TYPE = re.compile(r"application/vnd\.elasticsearch\+json\s*;\s*compatible-with=(\d{1,2})", re.IGNORECASE)
 #: What the names of programs have in common that speak to Elasticsearch.
 _AGENTS = re.compile(r"elastic|opensearch|beat/|logstash|manticore|fluent|vector/", re.IGNORECASE)
-#: What rsyslog calls what it sends (omelasticsearch), which has no name of its own, as others do.
-_RSYSLOG_TYPE = "application/json; charset=utf-8"
 _OWN_VERSION = re.compile(
     r"(?:^|,)es=(\d{1,2}\.\d{1,3}\.\d{1,3})|(?:beat|logstash|elastic\w*-\w+|elastic)/(\d{1,2}\.\d{1,3}\.\d{1,3})",
     re.IGNORECASE,
@@ -60,11 +58,6 @@ def looks_like_client(request: HTTPServerRequest) -> bool:
     if "X-Elastic-Client-Meta" in headers or "X-Elastic-Product-Origin" in headers:
         return True
     return "vnd.elasticsearch" in accepted or bool(_AGENTS.search(headers.get("User-Agent", "")))
-
-
-def is_rsyslog(request: HTTPServerRequest) -> bool:
-    """Whether a request is that of rsyslog's omelasticsearch."""
-    return "User-Agent" not in request.headers and request.headers.get("Content-Type", "") == _RSYSLOG_TYPE
 
 
 def version_for(request: HTTPServerRequest) -> str:

@@ -3,7 +3,7 @@
     Python's HTTPHandler     a form, or a GET with a query: one record of its fields, which are all texts
     syslog-ng http()         JSON in the name of a form (libcurl's default), by POST or PUT
     pino-http-send           {"logs": […]}, each a record
-    rsyslog's omhttp         JSON a line, called text/plain (newline); a JSON array (jsonarray)
+    rsyslog's omhttp         JSON a line, called text/plain (newline); a JSON array (jsonarray); drops what gets a 429
     Vector http              HEAD as health check, and wants 200
     Winston http             wants exactly 200 for what it sends, and does not try again: that is /winston
 
@@ -20,12 +20,13 @@ import urllib.parse
 from typing import Any
 
 from ..collector import IdOf
-from ..errors import TooLarge
+from ..errors import RateLimited, TooLarge
 from ..handler import BodyHandler, CollectingHandler, ReceiverHandler
 from ..jsonlines import Block
 from ..operations import TEXT as STRING
 from ..operations import joined, json_of, object_of, one_of, operation, table_of
 from . import jobs
+from .rsyslog import is_rsyslog
 
 FORM = "application/x-www-form-urlencoded"
 #: What omhttp calls its lines of JSON, unless it is told otherwise.
@@ -121,12 +122,18 @@ class WrappedJobs(jobs.Jobs):
 
 
 class _ShipperHandler(CollectingHandler):
-    """What both have besides POST."""
+    """What both have besides POST, and another answer for rsyslog."""
 
     @property
     def _query(self) -> bytes:
         """The fields of the query as JSON. Raises TooLarge."""
         return form_as_json(self.request.query.encode("latin-1"), but=PARAMETERS)
+
+    def write_problem(self, problem: dict[str, Any], error: BaseException | None) -> None:
+        """Answer with the problem. rsyslog drops for good what gets any 4xx: what may pass is 503 to it."""
+        if isinstance(error, RateLimited) and is_rsyslog(self.request):
+            problem = problem | {"status": 503}
+        super().write_problem(problem, error)
 
     @operation({200: {}})
     def head(self) -> None:
