@@ -25,6 +25,8 @@ from .records import MAX_RECORD_BYTES
 WINDOW_BYTES = 1 << 18
 #: What ``windows`` cuts lines into.
 LINES_BYTES = 1 << 18
+#: So much of a line is looked for objects when there is no more: they may be of two bytes, and 30,000 then.
+_BEGUN_BYTES = 1 << 16
 #: Objects of one line that are decoded together, and how many a line may have where they are found one by one.
 _TOGETHER, _MOST_OBJECTS = 1000, 100_000
 #: What a window that holds not one whole value grows by at the most.
@@ -201,7 +203,7 @@ class _Lines:
         self._place = place
         self._rest: list[bytes] = []
         #: What is held of a line before it is looked for objects in it.
-        self._wanted = LINES_BYTES
+        self._wanted = _BEGUN_BYTES
         self.held = 0
 
     def feed(self, piece: bytes) -> Iterator[Block]:
@@ -224,7 +226,7 @@ class _Lines:
     def _read(self, text: bytes) -> Iterator[Block]:
         """The items of ``text``, which are whole lines."""
         self._rest.clear()
-        self.held, self._wanted = 0, LINES_BYTES
+        self.held, self._wanted = 0, _BEGUN_BYTES
         for window in windows(text):
             # Longer than others, it is one line.
             objects = _many_objects(window) if len(window) > jsontext.SPARSE_BYTES else []
@@ -244,7 +246,7 @@ class _Lines:
             return
         block = _block(self._place, values)
         self._place.pass_over(line[:cut], block.count)
-        self._rest, self.held, self._wanted = [line[cut:]], len(line) - cut, LINES_BYTES
+        self._rest, self.held, self._wanted = [line[cut:]], len(line) - cut, _BEGUN_BYTES
         yield block
 
     def _window(self, text: bytes) -> Block:
