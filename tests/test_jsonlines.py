@@ -624,7 +624,8 @@ def test_objects_of_one_line_are_read_as_they_arrive(work):
     items = items_of([*items, *reader.end()])
     assert [value for value, _ in items[:-1]] == [record(index) for index in range(30_000)]
     assert (items[-1].line, items[-1].raw) == (2, b'{"a":')
-    assert held < jsonlines.LINES_BYTES + (1 << 17)
+    # A piece more than what is looked for objects, which are few enough then to be encoded in one go.
+    assert held <= 3 * (1 << 16)
     assert work.exact < 1000
 
 
